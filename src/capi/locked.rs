@@ -1,0 +1,94 @@
+//! The store as receive, recovery and load use it: with its `lock` taken for writing around each change, so that a
+//! program's own read-locked GETs are safe beside them; a checkpoint takes it for reading.
+#![allow(unsafe_code, reason = "the visible rwlock is taken through its pointer")]
+
+use super::kv_store::kv_store;
+use super::kv_table::CStore;
+use crate::error::{Error, Result};
+use crate::kv::{Applied, Entry, StateMachine};
+use crate::wal::record::Record;
+use libc::{CLOCK_MONOTONIC, c_int, pthread_rwlock_t, timespec};
+
+/// A lock that nobody lets go of in this time is an error, not a hang.
+const LOCK_TIMEOUT_S: libc::time_t = 5;
+
+unsafe extern "C" {
+    // glibc 2.30 and later; the libc crate does not declare them.
+    fn pthread_rwlock_clockwrlock(lock: *mut pthread_rwlock_t, clock: c_int, until: *const timespec) -> c_int;
+    fn pthread_rwlock_clockrdlock(lock: *mut pthread_rwlock_t, clock: c_int, until: *const timespec) -> c_int;
+}
+
+type LockCall = unsafe extern "C" fn(*mut pthread_rwlock_t, c_int, *const timespec) -> c_int;
+
+/// A C store and its lock.
+pub(super) struct LockedStore {
+    store: CStore,
+    lock: *mut pthread_rwlock_t,
+}
+
+struct Held(Option<*mut pthread_rwlock_t>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0 {
+            // SAFETY: this thread took it in `LockedStore::hold`.
+            unsafe { libc::pthread_rwlock_unlock(lock) };
+        }
+    }
+}
+
+impl LockedStore {
+    /// # Safety
+    /// `store` is NULL, zeroed, or a live store that outlives the value.
+    pub(super) unsafe fn from_ptr(store: *mut kv_store) -> Result<LockedStore> {
+        // SAFETY: the caller's promise.
+        let table = unsafe { CStore::from_ptr(store) }.ok_or(Error::Invalid("NULL or uninitialised store"))?;
+        // SAFETY: not NULL, since a table was found behind it.
+        let lock = unsafe { &raw mut (*store).lock };
+        Ok(LockedStore { store: table, lock })
+    }
+
+    fn hold(&self, call: LockCall) -> Result<Held> {
+        let mut until = timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: writes the clock into a live struct.
+        unsafe { libc::clock_gettime(CLOCK_MONOTONIC, &raw mut until) };
+        until.tv_sec += LOCK_TIMEOUT_S;
+        // SAFETY: the lock is initialised with its store, and the time is a live struct.
+        match unsafe { call(self.lock, CLOCK_MONOTONIC, &raw const until) } {
+            0 => Ok(Held(Some(self.lock))),
+            // The caller holds it for writing: what we need.
+            libc::EDEADLK => Ok(Held(None)),
+            libc::ETIMEDOUT => {
+                crate::log_error!("the store's lock was not let go of for {LOCK_TIMEOUT_S} s");
+                Err(Error::TimedOut)
+            }
+            errno => Err(Error::Io(std::io::Error::from_raw_os_error(errno))),
+        }
+    }
+}
+
+impl StateMachine for LockedStore {
+    fn apply(&mut self, record: &Record<'_>) -> Result<Applied> {
+        let _held = self.hold(pthread_rwlock_clockwrlock)?;
+        self.store.apply(record)
+    }
+
+    fn apply_all(&mut self, records: &[Record<'_>]) -> Result<()> {
+        let _held = self.hold(pthread_rwlock_clockwrlock)?;
+        self.store.apply_all(records)
+    }
+
+    fn live(&self) -> usize {
+        self.store.live()
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+        self.store.for_each(visit)
+    }
+}
+
+/// Runs `body` with the store locked for reading.
+pub(super) fn reading<T>(store: &LockedStore, body: impl FnOnce(&CStore) -> Result<T>) -> Result<T> {
+    let _held = store.hold(pthread_rwlock_clockrdlock)?;
+    body(&store.store)
+}

@@ -1,0 +1,405 @@
+//! What is known of each log beside `struct wal_writer`, which holds a descriptor and an offset only.
+//!
+//! An entry belongs to a descriptor and the inode behind it, so copies of the struct and structs filled by hand find it
+//! too. It stays when the log is closed: its path tells which log a leader catches its followers up from. Every use checks
+//! the file's size and reads what has been added since (by a forked child, another writer), so nothing here is believed
+//! over the file.
+#![forbid(unsafe_code)]
+
+use super::side::{Entry, Table};
+use crate::error::{Error, Result};
+use crate::net::group::LeaderLog;
+use crate::net::receive::FollowerLog;
+use crate::storage::Storage;
+use crate::storage::file::{self, FileId, FileStorage};
+use crate::types::Lsn;
+use crate::wal::scan::{self, Position};
+use crate::wal::tail::{Failure, LogTail};
+use crate::wal::{self, record};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Closed logs remembered before the oldest go.
+const MANY: usize = 64;
+const PATH_MAX: usize = 4096;
+
+/// A path without a heap allocation.
+#[derive(Clone)]
+pub(super) struct FixedPath {
+    bytes: [u8; PATH_MAX],
+    len: usize,
+}
+
+impl Default for FixedPath {
+    fn default() -> FixedPath {
+        FixedPath { bytes: [0; PATH_MAX], len: 0 }
+    }
+}
+
+impl FixedPath {
+    pub(super) fn set(&mut self, path: &Path) -> Result<()> {
+        let bytes = path.as_os_str().as_bytes();
+        let room = self.bytes.get_mut(..bytes.len());
+        let Some(room) = room else {
+            return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+        };
+        room.copy_from_slice(bytes);
+        self.len = bytes.len();
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(super) fn get(&self) -> Option<&Path> {
+        (self.len > 0).then(|| Path::new(OsStr::from_bytes(&self.bytes[..self.len])))
+    }
+}
+
+/// What identifies a log's entry.
+#[derive(Default)]
+pub(super) struct LogKey {
+    /// The writer's descriptor; `None` once closed.
+    fd: Option<RawFd>,
+    id: FileId,
+    /// The process that opened it.
+    pid: u32,
+    /// It was opened with `wal_open`, so a leader may have it.
+    opened: bool,
+    /// Records were received into it: it is a follower's.
+    received: bool,
+    /// Address of the writer that `wal_open_path` allocated; 0 for none.
+    writer: usize,
+    path: FixedPath,
+}
+
+impl LogKey {
+    fn has_path(&self, path: &Path) -> bool {
+        self.path.get() == Some(path)
+    }
+}
+
+/// What is kept.
+#[derive(Default)]
+pub(super) struct LogState {
+    tail: LogTail,
+    latched: bool,
+}
+
+static LOGS: Table<LogKey, LogState> = Table::new(MANY);
+
+type LogEntry = Entry<'static, LogKey, LogState>;
+
+/// Opens or creates a log as `wal_open` promises; returns the descriptor and the log's length.
+pub(super) fn open(path: &Path) -> Result<(File, u64)> {
+    let file = file::open_append(path)?;
+    let reader = file::reopen_for_reading(&file)?;
+    let mut storage = FileStorage(&file);
+    let id = storage.id()?;
+    let absolute = wal::absolute(path);
+    let (fd, pid) = (file.as_raw_fd(), std::process::id());
+    forget_descriptor(fd);
+    // A log that was opened and closed again and again is one log.
+    let mut entry = LOGS.find_or_add(
+        |key| key.fd.is_none() && key.has_path(&absolute),
+        |_| (),
+        |key| key.fd.is_none(),
+    )?;
+    entry.value().tail.reset();
+    entry.value().latched = false;
+    wal::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
+    let len = entry.value().tail.len();
+    entry.key(|key| -> Result<()> {
+        let received = key.received && key.id == id;
+        (key.fd, key.id, key.pid, key.opened, key.received) = (Some(fd), id, pid, true, received);
+        key.path.set(&absolute)
+    })?;
+    Ok((file, len))
+}
+
+/// The descriptor is closed, or about to be.
+pub(super) fn forget_descriptor(fd: RawFd) {
+    LOGS.for_each_key(|key| {
+        if key.fd == Some(fd) {
+            (key.fd, key.writer) = (None, 0);
+        }
+    });
+}
+
+/// Notes that the writer at `address` was allocated by `wal_open_path`.
+pub(super) fn adopt_writer(fd: RawFd, address: usize) {
+    LOGS.for_each_key(|key| {
+        if key.fd == Some(fd) {
+            key.writer = address;
+        }
+    });
+}
+
+/// Whether the writer at `address` was allocated by `wal_open_path`.
+pub(super) fn is_adopted(fd: RawFd, address: usize) -> bool {
+    let mut adopted = false;
+    LOGS.for_each_key(|key| adopted |= key.fd == Some(fd) && key.writer == address);
+    adopted
+}
+
+/// A log that a C program writes to: its descriptor, and what is known beside it.
+pub(super) struct OpenLog<'fd> {
+    storage: FileStorage<BorrowedFd<'fd>>,
+    entry: LogEntry,
+}
+
+impl<'fd> OpenLog<'fd> {
+    /// The log behind a writer's descriptor.
+    pub(super) fn of(fd: BorrowedFd<'fd>) -> Result<OpenLog<'fd>> {
+        let storage = FileStorage(fd);
+        let id = storage.id()?;
+        let number = fd.as_raw_fd();
+        let is_it = |key: &LogKey| key.fd == Some(number) && key.id == id;
+        if let Some(entry) = LOGS.find(is_it)? {
+            return Ok(OpenLog { storage, entry });
+        }
+        // A struct filled by hand, or a descriptor that now leads to another file.
+        forget_descriptor(number);
+        let path = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
+        let fill = |key: &mut LogKey| {
+            (key.fd, key.id, key.pid) = (Some(number), id, std::process::id());
+            // A path that is too long only means that this log can't be found by it.
+            let _ = key.path.set(&path);
+        };
+        let entry = LOGS.find_or_add(is_it, fill, |key| key.fd.is_none())?;
+        Ok(OpenLog { storage, entry })
+    }
+
+    /// Brings the state up to date with the file.
+    fn refresh(&mut self) -> Result<&mut LogTail> {
+        let len = self.storage.len()?;
+        let state = self.entry.value();
+        if len != state.tail.len() {
+            let end = state.tail.refresh(&file::reopen_for_reading(self.storage.0)?)?;
+            if end.damaged {
+                crate::log_error!("the log ends with a damaged record at offset {}: reopen it", end.next.offset);
+                return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
+            }
+        }
+        Ok(&mut self.entry.value().tail)
+    }
+
+    /// Appends encoded records; see [`LogTail::append`]. Returns the last LSN and the log's length.
+    pub(super) fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<(Lsn, u64)> {
+        if self.entry.value().latched {
+            return Err(Error::Latched);
+        }
+        self.refresh()?;
+        let state = self.entry.value();
+        match state.tail.append(&mut self.storage, encoded, ends) {
+            Ok(lsn) => Ok((lsn, state.tail.len())),
+            Err(Failure::Write(error)) => {
+                crate::log_error!("append at offset {}: {error}; rolled back", state.tail.len());
+                Err(error)
+            }
+            Err(Failure::Sync(error)) => {
+                state.latched = true;
+                crate::log_error!("fsync at offset {}: {error}; the log takes nothing until reopened", state.tail.len());
+                Err(error)
+            }
+        }
+    }
+
+    /// The last LSN and the log's length.
+    pub(super) fn end(&mut self) -> Result<(Lsn, u64)> {
+        let tail = self.refresh()?;
+        Ok((tail.last(), tail.len()))
+    }
+
+    /// Marks the log as a follower's: no leader catches anyone up from it.
+    pub(super) fn mark_received(&mut self) {
+        self.entry.key(|key| key.received = true);
+    }
+}
+
+impl FollowerLog for OpenLog<'_> {
+    fn last(&mut self) -> Result<Lsn> {
+        Ok(self.end()?.0)
+    }
+
+    fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
+        Ok(OpenLog::append(self, encoded, &[encoded.len()])?.0)
+    }
+}
+
+/// Which log a leader has.
+enum Found {
+    /// This one; `open` if this process has it open for writing.
+    Log { path: PathBuf, open: bool },
+    /// Several might be it.
+    Ambiguous(Vec<PathBuf>),
+    /// None was opened: `leader.wal` in the current directory, if there is one.
+    Default,
+}
+
+/// Finds the log that this process opened with `wal_open` and never received into; one inherited through fork comes
+/// after; files that are gone don't count when others are there.
+fn find_leader_log() -> Found {
+    let me = std::process::id();
+    let mut candidates: Vec<(bool, bool, PathBuf)> = Vec::new();
+    LOGS.for_each_key(|key| {
+        let Some(path) = key.path.get().filter(|_| key.opened && !key.received) else { return };
+        match candidates.iter_mut().find(|(_, _, known)| known == path) {
+            Some((own, open, _)) => {
+                *own |= key.pid == me;
+                *open |= key.fd.is_some();
+            }
+            None => candidates.push((key.pid == me, key.fd.is_some(), path.to_path_buf())),
+        }
+    });
+    for own in [true, false] {
+        let of_kind = || candidates.iter().filter(|candidate| candidate.0 == own);
+        let mut there: Vec<_> = of_kind().filter(|(_, _, path)| path.exists()).collect();
+        if there.is_empty() {
+            there = of_kind().collect();
+        }
+        match there.as_slice() {
+            [] => {}
+            [(_, open, path)] => return Found::Log { path: path.clone(), open: *open },
+            several => return Found::Ambiguous(several.iter().map(|(_, _, path)| path.clone()).collect()),
+        }
+    }
+    Found::Default
+}
+
+/// A leader's log as a C program names it: by `repl_set_wal`, or not at all.
+pub(super) struct LeaderLogByPath {
+    set: Option<PathBuf>,
+    last: Option<Option<Lsn>>,
+}
+
+/// A leader's log, opened for reading, and what is known of it.
+pub(super) struct ReadableLog {
+    pub(super) storage: FileStorage<File>,
+    entry: LogEntry,
+    pub(super) path: PathBuf,
+}
+
+impl LeaderLogByPath {
+    pub(super) fn new(set: Option<&Path>) -> LeaderLogByPath {
+        LeaderLogByPath { set: set.map(Path::to_path_buf), last: None }
+    }
+
+    fn path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.set {
+            return Ok(path.clone());
+        }
+        match find_leader_log() {
+            Found::Log { path, .. } => Ok(path),
+            Found::Default => Ok(wal::absolute(Path::new("leader.wal"))),
+            Found::Ambiguous(paths) => {
+                crate::log_error!("which log is the leader's? {paths:?}: call repl_set_wal");
+                Err(Error::Invalid("several logs might be the leader's: call repl_set_wal"))
+            }
+        }
+    }
+
+    /// Records and bytes after `acked`.
+    pub(super) fn lag(&self, acked: Lsn) -> Result<(u64, u64)> {
+        let mut log = self.open()?;
+        let records = log.last().since(acked);
+        if records == 0 {
+            return Ok((0, 0));
+        }
+        let near = log.near(acked.next());
+        let from = scan::walk(&log.storage, near, |at| at.lsn > acked)?;
+        Ok((records, log.len().saturating_sub(from.map_or(0, |at| at.offset))))
+    }
+
+    /// Opens the log for reading and brings what is known of it up to date.
+    pub(super) fn open(&self) -> Result<ReadableLog> {
+        let path = self.path()?;
+        let storage = file::open_read(&path)?;
+        let id = storage.id()?;
+        let by_id = |key: &LogKey| key.id == id;
+        let fill = |key: &mut LogKey| {
+            (key.id, key.pid) = (id, std::process::id());
+            let _ = key.path.set(&path);
+        };
+        let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
+        entry.value().tail.refresh(&storage)?;
+        Ok(ReadableLog { storage, entry, path })
+    }
+}
+
+impl ReadableLog {
+    pub(super) fn last(&mut self) -> Lsn {
+        self.entry.value().tail.last()
+    }
+
+    pub(super) fn len(&mut self) -> u64 {
+        self.entry.value().tail.len()
+    }
+
+    pub(super) fn near(&mut self, lsn: Lsn) -> Position {
+        self.entry.value().tail.near(lsn)
+    }
+
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        let near = self.near(lsn);
+        let missing = Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT));
+        let Some(at) = scan::walk(&self.storage, near, |at| at.lsn >= lsn)? else { return Err(missing) };
+        let mut bytes = vec![0; record::RECORD_MAX];
+        let count = self.storage.read_at(&mut bytes, at.offset)?;
+        let len = record::frame_len(&bytes[..count]).filter(|len| *len <= count).ok_or(missing)?;
+        bytes.truncate(len);
+        record::decode(&bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl LeaderLog for LeaderLogByPath {
+    /// Known only for a log that `repl_set_wal` names or that this process has open: a program may ship records without
+    /// any log, and a log left over from something else must not make its acks worthless.
+    fn last(&mut self) -> Option<Lsn> {
+        if let Some(last) = self.last {
+            return last;
+        }
+        let is_ours = self.set.is_some() || matches!(find_leader_log(), Found::Log { open: true, .. });
+        let last = is_ours.then(|| self.open().ok().map(|mut log| log.last())).flatten();
+        self.last = Some(last);
+        last
+    }
+
+    fn len(&mut self) -> Option<u64> {
+        let path = self.path().ok()?;
+        std::fs::metadata(path).ok().map(|metadata| metadata.len())
+    }
+
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        self.open()?.read(lsn)
+    }
+}
+
+/// LSN of the last record if some log that this process writes ends at `offset`, for a checkpoint; else 0.
+pub(super) fn lsn_at_end(offset: u64) -> Lsn {
+    let mut fds = Vec::new();
+    LOGS.for_each_key(|key| {
+        if let (Some(fd), true) = (key.fd, key.opened) {
+            fds.push((fd, key.id));
+        }
+    });
+    let mut found = Vec::new();
+    for (fd, id) in fds {
+        let entry = LOGS.find(|key| key.fd == Some(fd) && key.id == id);
+        if let Ok(Some(mut entry)) = entry
+            && entry.value().tail.len() == offset
+        {
+            found.push(entry.value().tail.last());
+        }
+    }
+    match found.as_slice() {
+        [lsn] => *lsn,
+        _ => Lsn::ZERO,
+    }
+}
+

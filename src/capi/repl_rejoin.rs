@@ -1,0 +1,288 @@
+//! w11/repl_rejoin.h: coming back, catching up, and who lives.
+#![allow(unsafe_code, reason = "the C boundary")]
+
+use super::logs::LeaderLogByPath;
+use super::repl_config::replication_config;
+use super::{configs, conns, guard, ptr};
+use crate::error::{Error, Result};
+use crate::net::catch_up::{self, Source, Summary};
+use crate::net::group::{Group, Member};
+use crate::net::io::Deadline;
+use crate::net::link::CaughtUp;
+use crate::net::rejoin::{self, Way};
+use crate::net::socket;
+use crate::types::Lsn;
+use libc::{c_char, c_int};
+use nix::errno::Errno;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Says to the leader "my log ends at `last_applied_lsn`". A live connection in `leader_fd` is taken as the new one. One
+/// that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000) is put
+/// under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
+/// `leader_fd` -1 the new descriptor, which is the program's; -1 with `errno` if the leader can't be reached. What the
+/// follower missed comes next on the connection: read it with `repl_receive_record`. Blocks at most 10 s.
+#[unsafe(no_mangle)]
+pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) -> c_int {
+    guard::call(|| {
+        let (host, port) = leader_address();
+        let host = host.to_str().map_err(|_| Error::Invalid("the leader's host"))?;
+        match rejoin::find_way(leader_fd, host, port)? {
+            Way::Given => {
+                rejoin::send_rejoin(leader_fd, Lsn(last_applied_lsn), conns::node())?;
+                Ok(0)
+            }
+            Way::New(fd) => {
+                rejoin::send_rejoin(fd.as_raw_fd(), Lsn(last_applied_lsn), conns::node())?;
+                if leader_fd < 0 {
+                    return Ok(fd.into_raw_fd());
+                }
+                socket::replace_fd(&fd, leader_fd)?;
+                Ok(0)
+            }
+        }
+    })
+}
+
+/// Reads a rejoin message from a connection that was accepted, within 5 s: the follower's last LSN goes to
+/// `*last_applied_lsn`. Returns 0, or -1 with `errno`: ETIMEDOUT, ENOTCONN, EINVAL for NULL.
+///
+/// # Safety
+/// `last_applied_lsn` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_read_rejoin(fd: c_int, last_applied_lsn: *mut u64) -> c_int {
+    guard::call(|| {
+        ptr::check(last_applied_lsn)?;
+        let message = read_rejoin(fd)?;
+        // SAFETY: not NULL, writable by the caller's promise.
+        unsafe { last_applied_lsn.write(message.last.0) };
+        Ok(0)
+    })
+}
+
+fn read_rejoin(fd: RawFd) -> Result<rejoin::Rejoin> {
+    let mut conn = conns::of(fd)?;
+    let message = rejoin::read_rejoin(fd)?;
+    conn.value().mark = message.mark;
+    Ok(message)
+}
+
+/// Accepts a follower that comes back on `listen_fd`, reads its message and finds its slot: by node number if it gave one
+/// (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only if its
+/// old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until `repl_catch_up`.
+/// Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed), ETIMEDOUT, ENOTCONN,
+/// EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
+///
+/// # Safety
+/// `config` points to a configuration that no other thread uses; the others are writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_accept_rejoin(
+    config: *mut replication_config,
+    listen_fd: c_int,
+    follower_index: *mut c_int,
+    follower_lsn: *mut u64,
+) -> c_int {
+    guard::call(|| {
+        ptr::check(follower_index)?;
+        ptr::check(follower_lsn)?;
+        // SAFETY: the caller's promise.
+        unsafe { configs::follower_count(config) }?;
+        let connection = socket::accept(listen_fd)?;
+        let message = read_rejoin(connection.as_raw_fd())?;
+        let node = message.mark.map_or(0, |mark| mark.node);
+        // SAFETY: the caller's promise.
+        let slot = unsafe { configs::with_group(config, |group, _| take_slot(group, connection.as_raw_fd(), node)) }?;
+        let _ = connection.into_raw_fd(); // The slot owns it now.
+        // SAFETY: not NULL, writable by the caller's promise.
+        unsafe { follower_index.write(ptr::count(slot as u64)) };
+        // SAFETY: as above.
+        unsafe { follower_lsn.write(message.last.0) };
+        Ok(0)
+    })
+}
+
+/// Finds the slot of a follower that comes back, and puts its new socket there.
+fn take_slot(group: &mut Group<'_>, fd: RawFd, node: u8) -> Result<usize> {
+    let address = socket::peer_address(fd).map(|(address, _)| address);
+    let is_its = |member: &Member<'_>| match node {
+        0 => address.is_some_and(|address| socket::is_address_of(member.host, address)),
+        number => member.index + 1 == usize::from(number),
+    };
+    let offline = |group: &Group<'_>| group.members.iter().position(|member| !member.online && is_its(member));
+    let slot = match offline(group) {
+        Some(slot) => slot,
+        None => {
+            // Somebody who seems online may be the one that just crashed: silence frees its slot.
+            group.heartbeat(Deadline::after_ms(1_000))?;
+            offline(group).ok_or(Error::NoSlot)?
+        }
+    };
+    let member = &mut group.members[slot];
+    if member.fd >= 0 && socket::identify(member.fd) == Some(member.link.socket) {
+        socket::close(member.fd);
+    }
+    member.fd = fd;
+    member.online = false;
+    member.link.attach(socket::identify(fd).ok_or(Errno::EBADF)?);
+    member.link.progress.is_logship = conns::mark_of(member.link.socket).is_some();
+    Ok(slot)
+}
+
+/// Ships every record after `follower_lsn` to follower `follower_index` alone, on its `fd`, and sets `online` = 1.
+/// Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept for
+/// `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or several logs
+/// might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader; EBADMSG the log is
+/// damaged in the range (what came before was shipped); else the send's. The log is `repl_set_wal`'s, else the one that this
+/// process opened with `wal_open` and did not receive into, else `leader.wal` in the current directory. Memory stays
+/// under 8 MiB whatever was missed.
+///
+/// # Safety
+/// `config` points to a configuration that no other thread uses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_catch_up(
+    config: *mut replication_config,
+    follower_index: c_int,
+    follower_lsn: u64,
+) -> c_int {
+    guard::call(|| {
+        // SAFETY: the caller's promise.
+        let count = unsafe { configs::follower_count(config) }?;
+        let slot = usize::try_from(follower_index).ok().filter(|slot| *slot < count);
+        let slot = slot.ok_or(Error::Invalid("follower_index"))?;
+        let set = configs::wal_path(config)?;
+        let log = LeaderLogByPath::new(set.as_deref());
+        // SAFETY: the caller's promise.
+        let summary = unsafe {
+            configs::with_group(config, |group, _| catch_up(&mut group.members[slot], &log, Lsn(follower_lsn)))
+        }?;
+        Ok(ptr::count(summary.records))
+    })
+}
+
+fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Result<Summary> {
+    member.online = false;
+    let socket = socket::identify(member.fd).ok_or(Error::NotConnected)?;
+    if socket::peer_address(member.fd).is_none() {
+        return Err(Error::NotConnected);
+    }
+    if member.link.socket != socket {
+        member.link.attach(socket);
+        member.link.progress.is_logship = conns::mark_of(socket).is_some();
+    }
+    let mut log = log.open()?;
+    catch_up::take_rejoin_mark(member, follower)?;
+    let (last, len) = (log.last(), log.len());
+    let near = log.near(follower.next());
+    let source = Source { storage: &log.storage, last, len, near: &|lsn| if lsn == follower.next() { near } else { START } };
+    match catch_up::catch_up(member, &source, follower) {
+        Ok(summary) => {
+            member.online = true;
+            member.link.caught_up =
+                summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
+            crate::log_info!("{member}: caught up from LSN {follower} to LSN {last}: {} records", summary.records);
+            Ok(summary)
+        }
+        Err(error) => {
+            let path = log.path.display();
+            crate::log_error!("{member}: catch-up from LSN {follower} of {path} (last LSN {last}): {error}");
+            if !matches!(error, Error::FollowerAhead { .. }) && member.fd >= 0 {
+                member.go_offline(format_args!("catch-up: {error}"));
+            }
+            Err(error)
+        }
+    }
+}
+
+const START: crate::wal::scan::Position = crate::wal::scan::Position { offset: 0, lsn: Lsn(1) };
+
+/// Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or -1
+/// with `errno` EINVAL for NULL or an empty path, ENAMETOOLONG.
+///
+/// # Safety
+/// `config` points to a configuration, `wal_path` to a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_set_wal(config: *mut replication_config, wal_path: *const c_char) -> c_int {
+    guard::call(|| {
+        ptr::check(config)?;
+        // SAFETY: the caller's promise.
+        configs::set_wal(config, unsafe { ptr::path(wal_path) }?)?;
+        Ok(0)
+    })
+}
+
+/// Names the checkpoint for followers that the log can no longer serve. Nothing is compacted by this version, so it is
+/// kept and not yet used. Returns as `repl_set_wal`.
+///
+/// # Safety
+/// `config` points to a configuration, `checkpoint_path` to a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_set_checkpoint(
+    config: *mut replication_config,
+    checkpoint_path: *const c_char,
+) -> c_int {
+    guard::call(|| {
+        ptr::check(config)?;
+        // SAFETY: the caller's promise.
+        configs::set_checkpoint(config, unsafe { ptr::path(checkpoint_path) }?)?;
+        Ok(0)
+    })
+}
+
+/// Sends a heartbeat to every online follower and waits at most `timeout_ms` for all answers; those that stay silent are
+/// marked offline. Returns how many answered; -1 with `errno` EINVAL for bad arguments. A stopped process is silent although
+/// TCP keepalive is satisfied.
+///
+/// # Safety
+/// `config` points to a configuration that no other thread uses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_heartbeat(config: *mut replication_config, timeout_ms: c_int) -> c_int {
+    guard::call(|| {
+        let deadline = Deadline::after_ms(timeout_ms);
+        // SAFETY: the caller's promise.
+        let answered = unsafe { configs::with_group(config, |group, _| group.heartbeat(deadline)) }?;
+        Ok(ptr::count(answered as u64))
+    })
+}
+
+static LEADER_PORT: AtomicU16 = AtomicU16::new(7000);
+static LEADER_HOST: Mutex<HostName> = Mutex::new(HostName::LOCALHOST);
+
+/// A host name without a heap allocation: RFC 1035 allows 253 characters.
+#[derive(Clone, Copy)]
+struct HostName {
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl HostName {
+    const LOCALHOST: HostName = {
+        let mut bytes = [0; 256];
+        let name = b"127.0.0.1";
+        let mut at = 0;
+        while at < name.len() {
+            bytes[at] = name[at];
+            at += 1;
+        }
+        HostName { bytes, len: name.len() }
+    };
+
+    fn to_str(&self) -> std::result::Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(&self.bytes[..self.len])
+    }
+}
+
+fn leader_address() -> (HostName, u16) {
+    let host = *LEADER_HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    (host, LEADER_PORT.load(Ordering::Relaxed))
+}
+
+/// Sets where `repl_follower_rejoin` finds the leader.
+pub(super) fn set_leader(host: &str, port: u16) -> Result<()> {
+    let mut name = HostName { bytes: [0; 256], len: host.len() };
+    name.bytes.get_mut(..host.len()).ok_or(Error::Invalid("host name too long"))?.copy_from_slice(host.as_bytes());
+    *LEADER_HOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = name;
+    LEADER_PORT.store(port, Ordering::Relaxed);
+    Ok(())
+}
+

@@ -1,0 +1,117 @@
+//! w11/repl_ship.h: shipping records and receiving them.
+#![allow(unsafe_code, reason = "the C boundary")]
+
+use super::kv_store::kv_store;
+use super::locked::LockedStore;
+use super::repl_ack;
+use super::repl_config::replication_config;
+use super::wal_writer::wal_writer;
+use super::{configs, conns, guard, ptr};
+use crate::error::{Error, Result};
+use crate::net::io::Deadline;
+use crate::net::receive::{Acks, Receiver};
+use crate::wal::record::RECORD_MAX;
+use libc::{c_int, c_void};
+
+/// Sends all `len` bytes. Returns 0, or -1 with `errno`: EPIPE or ECONNRESET if the peer is gone, ETIMEDOUT after the send
+/// deadline (5 s unless `repl_set_timeouts`), EINVAL for NULL. Some bytes may be out then. Never raises SIGPIPE.
+///
+/// # Safety
+/// `buf` points to `len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn send_full(fd: c_int, buf: *const c_void, len: usize) -> c_int {
+    guard::call(|| {
+        if len == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the caller's promise.
+        configs::send(fd, unsafe { ptr::bytes(buf.cast(), len) }?, Deadline::send())?;
+        Ok(0)
+    })
+}
+
+/// Receives exactly `len` bytes. Returns 0, or -1 with `errno`: ENOTCONN if the peer closed before all came, ETIMEDOUT if the
+/// rest did not come within the receive deadline of the first byte, EINVAL for NULL. Acks that were read early come first.
+/// Waits for the first byte as long as TCP says that the peer lives.
+///
+/// # Safety
+/// `buf` points to `len` writable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn recv_full(fd: c_int, buf: *mut c_void, len: usize) -> c_int {
+    guard::call(|| {
+        if len == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the caller's promise.
+        let into = unsafe { ptr::bytes_mut(buf.cast(), len) }?;
+        if repl_ack::receive(fd, into)? { Ok(0) } else { Err(Error::NotConnected) }
+    })
+}
+
+/// Ships one encoded record to every follower with `online` 1, to all of them at the same time. Its content is not looked
+/// at. Returns how many got it (0 is no error); -1 with `errno` EINVAL for bad arguments only. A follower that has hung up,
+/// fails, or has not taken the whole frame within the send deadline (5 s unless `repl_set_timeouts`) is marked offline:
+/// its acks are kept, its socket closed, `fd` -1, one log line. Blocks at most for that deadline.
+///
+/// # Safety
+/// `config` points to a configuration that no other thread uses; `encoded_buf` to `encoded_len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_ship_record(
+    config: *mut replication_config,
+    encoded_buf: *const u8,
+    encoded_len: usize,
+) -> c_int {
+    guard::call(|| {
+        // SAFETY: the caller's promise.
+        let encoded = unsafe { ptr::bytes(encoded_buf, encoded_len) }?;
+        if encoded.is_empty() || encoded.len() > RECORD_MAX {
+            return Err(Error::Invalid("no record has this length"));
+        }
+        // SAFETY: the caller's promise.
+        let shipped = unsafe { configs::with_group(config, |group, _| group.ship(encoded)) }?;
+        Ok(ptr::count(shipped as u64))
+    })
+}
+
+/// Receives one record: stores it in the log (fsync) and applies it by the conflict rule. Returns 0 then, also if the rule
+/// skipped it; `CRC_MISMATCH` (-2) if it came damaged: nothing is stored and the stream is still in step; -1 with `errno` if
+/// not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, or the log's own (nothing stored).
+/// Sends no ack: the caller does, with `repl_send_ack(fd, logship_last_lsn(writer), 0)`, or status 1 and the next LSN after
+/// CRC_MISMATCH. Heartbeats and control messages are answered inside. Waits for a frame's first byte as long as TCP says
+/// that the leader lives, then 5 s for the whole frame.
+///
+/// # Safety
+/// `writer` and `store` are live and used by no other thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_receive_record(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
+    // SAFETY: the caller's promise.
+    guard::call(|| unsafe { receive(fd, writer, store, Acks::ByCaller) })
+}
+
+/// Receives one record, and answers for it if `acks` says so.
+///
+/// # Safety
+/// `writer` and `store` are NULL or live, and used by no other thread.
+pub(super) unsafe fn receive(
+    fd: c_int,
+    writer: *mut wal_writer,
+    store: *mut kv_store,
+    acks: Acks,
+) -> Result<c_int> {
+    ptr::check(writer)?;
+    // SAFETY: the caller's promise.
+    let mut store = unsafe { LockedStore::from_ptr(store) }?;
+    // SAFETY: the caller's promise.
+    let mut log = unsafe { super::wal_writer::log_of(writer) }?;
+    log.mark_received();
+    let mut conn = conns::of(fd)?;
+    let node = conns::node();
+    let follower = &mut conn.value().follower;
+    let result = Receiver { fd, follower, log: &mut log, store: &mut store, node, acks }.receive();
+    if let Ok((_, len)) = log.end() {
+        // SAFETY: not NULL, checked above.
+        unsafe { super::wal_writer::publish(writer, len) };
+    }
+    result.map(|_| 0)
+}
+

@@ -1,0 +1,251 @@
+//! Memory for state that C's structs have no room for.
+//!
+//! A [`Table`] is a static list of entries, each in a mapping of its own: nothing of it is on the heap, so a program that
+//! closes what it opened ends with "0 bytes in use at exit". A key is read and changed under the table's lock only; a
+//! value belongs to whoever holds its [`Entry`]. The lock is held for a look-up, never during I/O on the value, and
+//! survives fork(2): a child that inherits it locked by a thread it does not have takes it over.
+#![allow(unsafe_code, reason = "static tables of mapped entries, shared by threads")]
+
+use crate::error::{Error, Result};
+use std::cell::UnsafeCell;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A lock that remembers which process took it.
+struct ForkLock(AtomicU32);
+
+impl ForkLock {
+    fn lock(&self) -> ForkGuard<'_> {
+        let me = std::process::id();
+        let mut holder = 0;
+        loop {
+            match self.0.compare_exchange_weak(holder, me, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return ForkGuard(self),
+                // Another process's id: this is a copy made by fork(2), and the thread that held it is not in it.
+                Err(seen) if seen != 0 && seen != me => holder = seen,
+                Err(_) => {
+                    holder = 0;
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}
+
+struct ForkGuard<'a>(&'a ForkLock);
+
+impl Drop for ForkGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Release);
+    }
+}
+
+struct Node<K, V> {
+    next: *mut Node<K, V>,
+    /// The process that has an [`Entry`] of it; 0 for none.
+    busy: u32,
+    key: K,
+    value: V,
+}
+
+/// A static table.
+pub(crate) struct Table<K, V> {
+    lock: ForkLock,
+    head: UnsafeCell<*mut Node<K, V>>,
+    /// Above this many entries, those that may go do.
+    many: usize,
+}
+
+// SAFETY: the list and the keys are used under the lock only, a value by the one thread that made it busy.
+unsafe impl<K: Send, V: Send> Sync for Table<K, V> {}
+
+/// A value, for the time of one call.
+pub(crate) struct Entry<'t, K, V> {
+    table: &'t Table<K, V>,
+    node: NonNull<Node<K, V>>,
+}
+
+impl<K: Default, V: Default> Table<K, V> {
+    pub(crate) const fn new(many: usize) -> Table<K, V> {
+        Table { lock: ForkLock(AtomicU32::new(0)), head: UnsafeCell::new(null_mut()), many }
+    }
+
+    /// Calls `visit` for every key.
+    pub(crate) fn for_each_key(&self, mut visit: impl FnMut(&mut K)) {
+        let _guard = self.lock.lock();
+        let mut node = self.head();
+        while let Some(current) = NonNull::new(node) {
+            // SAFETY: nodes of the list are live, and keys are touched under the lock only.
+            visit(unsafe { &mut (*current.as_ptr()).key });
+            // SAFETY: as above.
+            node = unsafe { (*current.as_ptr()).next };
+        }
+    }
+
+    /// The entry whose key matches. EBUSY: a call that uses it is still running (in another thread, or below us, in a
+    /// log function).
+    pub(crate) fn find(&self, matches: impl Fn(&K) -> bool) -> Result<Option<Entry<'_, K, V>>> {
+        let _guard = self.lock.lock();
+        self.take(matches)
+    }
+
+    /// The entry whose key matches, or a new one whose key `fill` makes. Entries that `may_go` are dropped when there are
+    /// many.
+    pub(crate) fn find_or_add(
+        &self,
+        matches: impl Fn(&K) -> bool,
+        fill: impl FnOnce(&mut K),
+        may_go: impl Fn(&K) -> bool,
+    ) -> Result<Entry<'_, K, V>> {
+        let _guard = self.lock.lock();
+        if let Some(entry) = self.take(matches)? {
+            return Ok(entry);
+        }
+        self.make_room(may_go);
+        let node = map::<Node<K, V>>()?;
+        let mut key = K::default();
+        fill(&mut key);
+        let fresh = Node { next: self.head(), busy: std::process::id(), key, value: V::default() };
+        // SAFETY: a fresh mapping of the right size and alignment.
+        unsafe { node.as_ptr().write(fresh) };
+        // SAFETY: under the lock.
+        unsafe { *self.head.get() = node.as_ptr() };
+        Ok(Entry { table: self, node })
+    }
+
+    fn head(&self) -> *mut Node<K, V> {
+        // SAFETY: called under the lock only.
+        unsafe { *self.head.get() }
+    }
+
+    fn take(&self, matches: impl Fn(&K) -> bool) -> Result<Option<Entry<'_, K, V>>> {
+        let me = std::process::id();
+        let mut node = self.head();
+        while let Some(current) = NonNull::new(node) {
+            // SAFETY: nodes of the list are live, and keys are touched under the lock only.
+            if matches(unsafe { &(*current.as_ptr()).key }) {
+                // SAFETY: as above; `busy` too is touched under the lock only.
+                let busy = unsafe { &mut (*current.as_ptr()).busy };
+                if *busy == me {
+                    return Err(Error::Io(std::io::Error::from_raw_os_error(libc::EBUSY)));
+                }
+                *busy = me;
+                return Ok(Some(Entry { table: self, node: current }));
+            }
+            // SAFETY: as above.
+            node = unsafe { (*current.as_ptr()).next };
+        }
+        Ok(None)
+    }
+
+    /// Unmaps entries that may go, oldest first, until no more than `many` are left. Under the lock.
+    fn make_room(&self, may_go: impl Fn(&K) -> bool) {
+        let me = std::process::id();
+        let mut count = 0;
+        let mut link: *mut *mut Node<K, V> = self.head.get();
+        loop {
+            // SAFETY: `link` points to the head or to a live node's `next`; all under the lock.
+            let Some(current) = NonNull::new(unsafe { *link }) else { return };
+            count += 1;
+            // SAFETY: a live node; keys and `busy` are touched under the lock only.
+            let goes = unsafe { (*current.as_ptr()).busy != me && may_go(&(*current.as_ptr()).key) };
+            // SAFETY: as above.
+            let next = unsafe { &raw mut (*current.as_ptr()).next };
+            if goes && count >= self.many {
+                // SAFETY: as above; it leaves the list before it is unmapped.
+                unsafe { *link = *next };
+                // SAFETY: it was mapped by `map`, is in no list and not busy; its value holds no resource of its own.
+                unsafe { unmap(current) };
+            } else {
+                link = next;
+            }
+        }
+    }
+}
+
+impl<K, V> Entry<'_, K, V> {
+    /// Reads or changes the key.
+    pub(crate) fn key<T>(&mut self, change: impl FnOnce(&mut K) -> T) -> T {
+        let _guard = self.table.lock.lock();
+        // SAFETY: a live node; keys are touched under the lock only.
+        change(unsafe { &mut (*self.node.as_ptr()).key })
+    }
+
+    pub(crate) fn value(&mut self) -> &mut V {
+        // SAFETY: a live node, and a value belongs to the one entry that made it busy.
+        unsafe { &mut (*self.node.as_ptr()).value }
+    }
+}
+
+impl<K, V> Drop for Entry<'_, K, V> {
+    fn drop(&mut self) {
+        let _guard = self.table.lock.lock();
+        // SAFETY: a live node; `busy` is touched under the lock only.
+        unsafe { (*self.node.as_ptr()).busy = 0 };
+    }
+}
+
+fn map<T>() -> Result<NonNull<T>> {
+    const { assert!(align_of::<T>() <= 4096, "a mapping is page-aligned") };
+    let (read_write, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: an anonymous mapping at an address of the kernel's choice.
+    let address = unsafe { libc::mmap(null_mut(), size_of::<T>(), read_write, private, -1, 0) };
+    match NonNull::new(address) {
+        Some(address) if address.as_ptr() != libc::MAP_FAILED => Ok(address.cast()),
+        _ => Err(Error::OutOfMemory),
+    }
+}
+
+/// # Safety
+/// `address` came from `map::<T>` and nothing uses it any more.
+unsafe fn unmap<T>(address: NonNull<T>) {
+    // SAFETY: the caller's promise. It can't fail for a mapping of ours.
+    unsafe { libc::munmap(address.as_ptr().cast(), size_of::<T>()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_found_again_busy_while_held_and_dropped_when_it_may_go() {
+        let table: Table<u64, [u64; 20]> = Table::new(4);
+        let add = |number: u64| {
+            table.find_or_add(|key| *key == number, |key| *key = number, |key| *key % 2 == 0)
+        };
+        {
+            let mut entry = add(7).unwrap();
+            entry.value()[0] = 70;
+            assert!(add(7).is_err(), "busy");
+            assert!(table.find(|key| *key == 8).unwrap().is_none());
+        }
+        for number in 10..30 {
+            drop(add(number).unwrap());
+        }
+        let mut entry = table.find(|key| *key == 7).unwrap().unwrap();
+        assert_eq!(entry.value()[0], 70);
+        assert!(table.find(|key| *key == 10).unwrap().is_none(), "an even key may go");
+        assert!(table.find(|key| *key == 11).unwrap().is_some());
+    }
+
+    #[test]
+    fn threads_share_a_table() {
+        static TABLE: Table<u64, u64> = Table::new(1000);
+        let threads: Vec<_> = (0..4u64)
+            .map(|id| {
+                std::thread::spawn(move || {
+                    for _ in 0..1000 {
+                        let mut entry = TABLE.find_or_add(|key| *key == id, |key| *key = id, |_| false).unwrap();
+                        *entry.value() += 1;
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        for id in 0..4 {
+            assert_eq!(*TABLE.find(|key| *key == id).unwrap().unwrap().value(), 1000);
+        }
+    }
+}

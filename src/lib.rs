@@ -1,0 +1,17 @@
+//! logship: a small, trustworthy replicated log.
+#![allow(missing_docs)]
+pub mod capi;
+pub mod clock;
+pub mod diag;
+pub mod error;
+pub mod kv;
+pub mod net;
+pub mod replication;
+pub mod storage;
+pub mod types;
+pub mod wal;
+
+pub use error::{Error, Result};
+pub use types::{Lsn, Timestamp};
+pub use wal::Wal;
+pub use wal::record::{Op, Record};

@@ -1,0 +1,460 @@
+//! A leader's side of its followers: ship to all at once, wait for a quorum, ask who lives.
+//!
+//! All sockets are driven together from one poll set, so no follower holds another up. A follower that hangs up, breaks
+//! the protocol or takes nothing until the deadline is marked offline: its acks are drained (they count), its socket is
+//! closed, one line is logged, and the others go on.
+#![forbid(unsafe_code)]
+
+use super::io::{self, Deadline, Received};
+use super::link::{LastFrame, Link, Text};
+use super::socket::{self, SocketId};
+use super::sys::{self, POLLIN, POLLOUT, POLLRDHUP, PollFd};
+use crate::error::{Error, Result};
+use crate::replication::frame;
+use crate::replication::message;
+use crate::replication::progress::Verdict;
+use crate::replication::quorum::{self, Decision, Policy};
+use crate::types::Lsn;
+use crate::wal::record;
+use std::fmt;
+use std::os::fd::RawFd;
+
+/// Followers that a leader can have.
+pub const MEMBERS_MAX: usize = 8;
+
+/// A leader's log, for re-shipping and for judging acks. Not every program has one.
+pub trait LeaderLog {
+    /// The last LSN; `None` if there is no log to ask.
+    fn last(&mut self) -> Option<Lsn>;
+    /// Bytes in the log; `None` if there is no log to ask.
+    fn len(&mut self) -> Option<u64>;
+    /// The encoded record `lsn`.
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
+}
+
+/// One follower, for the time of one call.
+#[derive(Debug)]
+pub struct Member<'a> {
+    /// Its slot, from 0.
+    pub index: usize,
+    /// Its host, for log lines.
+    pub host: &'a str,
+    /// Its port, for log lines.
+    pub port: u16,
+    /// Its socket; -1 if there is none.
+    pub fd: RawFd,
+    /// Whether it is shipped to and counted on.
+    pub online: bool,
+    /// What is kept beside the socket.
+    pub link: &'a mut Link,
+}
+
+impl fmt::Display for Member<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "follower-{} ({}:{})", self.index + 1, self.host, self.port)
+    }
+}
+
+impl Member<'_> {
+    /// Makes the link be about the socket that is in the slot now. An online follower whose descriptor is closed or has
+    /// become something else is marked offline, and that something is left alone.
+    pub fn attach(&mut self) {
+        if !self.online && self.fd < 0 {
+            self.link.socket = SocketId::default();
+            return;
+        }
+        let known = self.link.socket;
+        match socket::identify(self.fd) {
+            Some(id) if id == known => {}
+            // Another number: the program has put a new socket there. The same number with something else behind it is
+            // one that the program closed and something else got, unless it leads to this follower.
+            Some(id) if id.fd != known.fd || known.ino == 0 || self.leads_here() => self.link.attach(id),
+            _ if !self.online => {}
+            _ => {
+                self.fd = -1; // Not ours to close.
+                self.go_offline(format_args!("its descriptor was closed by the program"));
+            }
+        }
+    }
+
+    fn leads_here(&self) -> bool {
+        socket::peer_address(self.fd)
+            .is_some_and(|(address, port)| port == self.port && socket::is_address_of(self.host, address))
+    }
+
+    /// Marks the follower offline. What it has acknowledged counts.
+    pub fn go_offline(&mut self, reason: fmt::Arguments<'_>) {
+        if self.fd >= 0 && socket::identify(self.fd) == Some(self.link.socket) {
+            self.drain();
+            socket::close(self.fd);
+        }
+        self.fd = -1;
+        self.online = false;
+        self.link.socket = SocketId::default();
+        self.link.reason = Text::new(reason);
+        self.link.disconnects += 1;
+        self.link.progress.next = None;
+        self.link.progress.reship = None;
+        self.link.caught_up = None;
+        crate::log_warn!("{self} is offline: {reason}");
+    }
+
+    /// Reads what acks have arrived into the inbox. `false`: the peer has closed, or the socket failed.
+    pub fn drain(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            let room = self.link.inbox.room().min(buffer.len());
+            if room == 0 {
+                return true; // Somebody must take some first; TCP holds the rest.
+            }
+            match io::recv_now(self.fd, &mut buffer[..room]) {
+                Ok(Received::Bytes(count)) => {
+                    self.link.inbox.push(&buffer[..count]);
+                    self.link.hear();
+                    if count < room {
+                        return true;
+                    }
+                }
+                Ok(Received::Nothing) => return true,
+                Ok(Received::Closed) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Sends bytes to this follower alone, draining acks meanwhile; marks it offline on failure.
+    pub fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<()> {
+        match self.try_send(bytes, deadline) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.go_offline(format_args!("send: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends bytes, draining acks meanwhile; the slot stays as it is on failure.
+    pub fn try_send(&mut self, mut bytes: &[u8], deadline: Deadline) -> Result<()> {
+        while !bytes.is_empty() {
+            let count = io::send_now(self.fd, bytes)?;
+            bytes = &bytes[count..];
+            if count > 0 {
+                continue;
+            }
+            let events = POLLOUT | if self.link.inbox.room() > 0 { POLLIN } else { 0 };
+            let mut fds = [PollFd::new(self.fd, events)];
+            let ready = sys::poll(&mut fds, deadline.poll_ms())?;
+            if fds[0].has(POLLIN) && !self.drain() {
+                return Err(Error::NotConnected);
+            }
+            if ready == 0 && deadline.has_passed() {
+                return Err(Error::TimedOut);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A leader's followers, for the time of one call.
+pub struct Group<'a> {
+    /// The configured ones, in order.
+    pub members: Vec<Member<'a>>,
+    /// What was shipped last.
+    pub last_frame: &'a mut LastFrame,
+    /// The leader's log.
+    pub log: &'a mut dyn LeaderLog,
+}
+
+impl Group<'_> {
+    /// Ships one encoded record to every online follower; returns how many got it. Its content is not looked at.
+    pub fn ship(&mut self, encoded: &[u8]) -> Result<usize> {
+        self.notice_hang_ups();
+        self.reship_pending();
+        if !self.last_frame.set(encoded) {
+            return Err(Error::Invalid("no record has this length"));
+        }
+        let identity = (encoded.len(), record::stored_crc(encoded).unwrap_or(0));
+        let mut sending = [false; MEMBERS_MAX];
+        let mut shipped = 0;
+        for (member, sending) in self.members.iter_mut().zip(&mut sending) {
+            // Catch-up may have sent the newest record already: the log has not grown since, and these are its bytes.
+            let sent_by_catch_up = member.link.caught_up.take().is_some_and(|caught_up| {
+                caught_up.last == identity && self.log.len() == Some(caught_up.log_len)
+            });
+            *sending = member.online && !sent_by_catch_up;
+            shipped += usize::from(member.online && sent_by_catch_up);
+        }
+        broadcast(&mut self.members, &sending, self.last_frame.frame(), Deadline::send());
+        for (member, sending) in self.members.iter_mut().zip(sending) {
+            if sending && member.online {
+                member.link.progress.shipped();
+                shipped += 1;
+            }
+        }
+        Ok(shipped)
+    }
+
+    fn notice_hang_ups(&mut self) {
+        let mut fds = [PollFd::NONE; MEMBERS_MAX];
+        for (member, slot) in self.members.iter().zip(&mut fds) {
+            if member.online {
+                *slot = PollFd::new(member.fd, POLLRDHUP);
+            }
+        }
+        if sys::poll(&mut fds, 0).is_ok_and(|ready| ready == 0) {
+            return;
+        }
+        for (member, slot) in self.members.iter_mut().zip(fds) {
+            if slot.has(POLLRDHUP | sys::POLLHUP | sys::POLLERR | sys::POLLNVAL) {
+                member.go_offline(format_args!("connection lost"));
+            }
+        }
+    }
+
+    /// Sends rejected records again, each to the follower that rejected it.
+    fn reship_pending(&mut self) {
+        for member in &mut self.members {
+            if member.online && member.link.progress.reship.is_some() {
+                reship(member, self.last_frame, self.log);
+            }
+        }
+    }
+
+    /// Waits until a quorum has acknowledged `lsn`. `Ok(true)`: the commit is degraded, fewer than the strict quorum.
+    ///
+    /// Errors: [`Error::TimedOut`]; [`Error::NoQuorum`] at once when those still online can't reach it any more.
+    pub fn wait_quorum(&mut self, lsn: Lsn, policy: Policy, deadline: Deadline) -> Result<bool> {
+        let configured = self.members.len();
+        let mut last_look = false;
+        loop {
+            self.take_acks();
+            let acked = self.members.iter().filter(|member| member.link.progress.ledger.has(lsn)).count();
+            let waiting = |member: &Member<'_>| member.online && !member.link.progress.ledger.has(lsn);
+            let possible = self.members.iter().filter(|member| waiting(member)).count();
+            let online = self.members.iter().filter(|member| member.online).count();
+            let needed = quorum::size(policy, configured, online);
+            match quorum::decide(needed, acked, possible) {
+                Decision::Reached => {
+                    for member in &mut self.members {
+                        member.link.progress.ledger.use_up(lsn);
+                    }
+                    return Ok(acked < quorum::size(Policy::Strict, configured, online));
+                }
+                Decision::Unreachable => {
+                    crate::log_warn!(
+                        "no quorum for LSN {lsn}: {acked} acked, {possible} online and not yet acked, {needed} needed"
+                    );
+                    return Err(Error::NoQuorum { acked, possible, needed });
+                }
+                Decision::Pending if last_look => return Err(Error::TimedOut),
+                Decision::Pending => {
+                    // Even a deadline of zero looks once at what has arrived.
+                    last_look = deadline.has_passed();
+                    self.receive_acks(waiting, deadline)?;
+                }
+            }
+        }
+    }
+
+    /// Waits for bytes from those followers for which `from` holds and reads them.
+    fn receive_acks(&mut self, from: impl Fn(&Member<'_>) -> bool, deadline: Deadline) -> Result<()> {
+        let mut fds = [PollFd::NONE; MEMBERS_MAX];
+        for (member, slot) in self.members.iter().zip(&mut fds) {
+            if from(member) {
+                *slot = PollFd::new(member.fd, POLLIN | POLLRDHUP);
+            }
+        }
+        sys::poll(&mut fds, deadline.poll_ms())?;
+        for (member, slot) in self.members.iter_mut().zip(fds) {
+            if slot.has(!0) && !member.drain() {
+                member.go_offline(format_args!("connection lost"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes every ack out of the inboxes, also of followers that have gone since; re-ships what was rejected.
+    fn take_acks(&mut self) {
+        for member in &mut self.members {
+            while let Some(ack) = member.link.inbox.pop_ack() {
+                let ceiling = self.log.last().filter(|last| *last > Lsn::ZERO);
+                match member.link.progress.on_ack(&ack, ceiling) {
+                    Verdict::Durable | Verdict::Alive => {}
+                    Verdict::Ignored => {
+                        crate::log_warn!("{member}: ack of LSN {} with status {} counts for nothing", ack.lsn, ack.status);
+                    }
+                    Verdict::Rejected => {
+                        crate::log_warn!("{member} rejected LSN {} (status {})", ack.lsn, ack.status);
+                        if member.online && member.link.progress.reship.is_some_and(|reship| reship.now) {
+                            reship(member, self.last_frame, self.log);
+                        }
+                    }
+                    Verdict::GiveUp => {
+                        if member.online {
+                            member.go_offline(format_args!("it rejected LSN {} again and again", ack.lsn));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a heartbeat to every online follower and waits for the answers; those that stay silent are marked offline.
+    /// Returns how many answered.
+    pub fn heartbeat(&mut self, deadline: Deadline) -> Result<usize> {
+        self.notice_hang_ups();
+        for member in &mut self.members {
+            if member.online && !member.drain() {
+                member.go_offline(format_args!("connection lost"));
+            }
+        }
+        let sending: Vec<bool> = self.members.iter().map(|member| member.online).collect();
+        let mut answered = [false; MEMBERS_MAX];
+        let mut before = [None; MEMBERS_MAX];
+        for (member, before) in self.members.iter().zip(&mut before) {
+            *before = member.link.heard;
+        }
+        broadcast(&mut self.members, &sending, &frame::HEARTBEAT, Deadline::send());
+        loop {
+            for (index, member) in self.members.iter_mut().enumerate() {
+                answered[index] |= take_answer(member, before[index]);
+            }
+            let silent = |member: &Member<'_>| member.online && !answered[member.index];
+            if !self.members.iter().any(silent) || deadline.has_passed() {
+                break;
+            }
+            self.receive_acks(silent, deadline)?;
+        }
+        for member in &mut self.members {
+            if member.online && !answered[member.index] {
+                member.go_offline(format_args!("no answer to a heartbeat"));
+            }
+        }
+        Ok(self.members.iter().filter(|member| member.online).count())
+    }
+}
+
+/// Whether the follower has answered since `before`. A logship peer's answer is told from its acks and taken out; any
+/// bytes of another peer show that it lives.
+fn take_answer(member: &mut Member<'_>, before: Option<std::time::Instant>) -> bool {
+    let mut answers = 0;
+    let progress = &mut member.link.progress;
+    member.link.inbox.extract(|ack| {
+        // An unmarked ack of LSN 0 acknowledges nothing: what else would a plain follower answer with?
+        let liveness = ack.is_liveness() || (ack.lsn == Lsn::ZERO && ack.mark().is_none());
+        if liveness {
+            progress.on_ack(ack, None);
+            answers += 1;
+        }
+        liveness
+    });
+    if answers > 0 {
+        return true;
+    }
+    let heard = member.link.heard != before;
+    if heard && !member.link.progress.is_logship {
+        // Lesson w11-l01's follower echoes the four bytes; they are no part of an ack.
+        if member.link.inbox.unfinished() == frame::HEADER_LEN {
+            member.link.inbox.drop_unfinished();
+        }
+        return true;
+    }
+    false
+}
+
+/// Sends one frame to several followers at the same time. Those that fail or take too long are marked offline.
+fn broadcast(members: &mut [Member<'_>], sending: &[bool], frame: &[u8], deadline: Deadline) {
+    let mut sent = [0usize; MEMBERS_MAX];
+    loop {
+        let mut fds = [PollFd::NONE; MEMBERS_MAX];
+        let mut blocked = false;
+        for (index, member) in members.iter_mut().enumerate() {
+            if !sending[index] || !member.online {
+                continue;
+            }
+            while sent[index] < frame.len() {
+                match io::send_now(member.fd, &frame[sent[index]..]) {
+                    Ok(0) => {
+                        let read = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
+                        fds[index] = PollFd::new(member.fd, POLLOUT | read);
+                        blocked = true;
+                        break;
+                    }
+                    Ok(count) => sent[index] += count,
+                    Err(error) => {
+                        member.go_offline(format_args!("send: {error}"));
+                        break;
+                    }
+                }
+            }
+        }
+        if !blocked {
+            return;
+        }
+        let polled = sys::poll(&mut fds, deadline.poll_ms());
+        for (index, member) in members.iter_mut().enumerate() {
+            let waiting = sending[index] && member.online && sent[index] < frame.len();
+            if waiting && fds[index].has(POLLIN) && !member.drain() {
+                member.go_offline(format_args!("connection lost"));
+            } else if waiting && (polled.is_err() || deadline.has_passed()) {
+                member.go_offline(format_args!("it took nothing until the deadline"));
+            }
+        }
+    }
+}
+
+/// Sends a rejected record again.
+///
+/// To a peer that counts with us everything from the rejected record on, since it took nothing behind it; to any other
+/// the frame shipped last if it decodes, else the record of that LSN from the log. Without either the ack just does not
+/// count.
+fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
+    let Some(rejected) = member.link.progress.reship.take() else { return };
+    let whole = record::decode(last.record()).is_ok();
+    let outcome = match member.link.progress.next {
+        Some(next) if rejected.lsn < next => reship_from(member, rejected.lsn, next, whole.then_some(last), log),
+        _ if whole => member.send(last.frame(), Deadline::send()),
+        _ => match log.read(rejected.lsn) {
+            Ok(encoded) => send_record(member, &encoded),
+            Err(error) => {
+                crate::log_warn!("{member}: cannot send LSN {} again: {error}", rejected.lsn);
+                return;
+            }
+        },
+    };
+    if outcome.is_ok() {
+        crate::log_info!("{member}: sent LSN {} again", rejected.lsn);
+    }
+}
+
+fn reship_from(
+    member: &mut Member<'_>,
+    from: Lsn,
+    next: Lsn,
+    last: Option<&LastFrame>,
+    log: &mut dyn LeaderLog,
+) -> Result<()> {
+    member.send(&message::encode_position(from), Deadline::send())?;
+    let mut lsn = from;
+    while lsn < next {
+        match last {
+            Some(last) if lsn.next() == next => member.send(last.frame(), Deadline::send())?,
+            _ => match log.read(lsn) {
+                Ok(encoded) => send_record(member, &encoded)?,
+                Err(error) => {
+                    member.go_offline(format_args!("LSN {lsn} can't be sent again: {error}"));
+                    return Err(error);
+                }
+            },
+        }
+        lsn = lsn.next();
+    }
+    Ok(())
+}
+
+fn send_record(member: &mut Member<'_>, encoded: &[u8]) -> Result<()> {
+    let header = frame::record_header(encoded.len()).ok_or(Error::Invalid("no record has this length"))?;
+    let mut bytes = Vec::with_capacity(header.len() + encoded.len());
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(encoded);
+    member.send(&bytes, Deadline::send())
+}

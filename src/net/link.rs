@@ -1,0 +1,156 @@
+//! What a leader keeps beside one follower's socket. Fixed in size, without a heap pointer, so that the C layer can keep
+//! it in memory of its own beside a struct that has no room for it.
+#![forbid(unsafe_code)]
+
+use super::socket::SocketId;
+use crate::replication::frame;
+use crate::replication::inbox::Inbox;
+use crate::replication::progress::Progress;
+use crate::wal::record::RECORD_MAX;
+use std::fmt::{self, Write};
+use std::time::Instant;
+
+/// One follower's state.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// The socket that the rest is about.
+    pub socket: SocketId,
+    /// Acks read and not yet asked for.
+    pub inbox: Inbox,
+    /// What the acks amount to.
+    pub progress: Progress,
+    /// When the peer was last heard.
+    pub heard: Option<Instant>,
+    /// The last catch-up, while the newest record may have been sent by it.
+    pub caught_up: Option<CaughtUp>,
+    /// Why the follower was marked offline last.
+    pub reason: Text,
+    /// Times it was marked offline.
+    pub disconnects: u64,
+}
+
+impl Link {
+    /// Forgets the old socket and takes this one.
+    pub fn attach(&mut self, socket: SocketId) {
+        self.socket = socket;
+        self.inbox.clear();
+        self.progress.clear();
+        self.heard = None;
+        self.caught_up = None;
+    }
+
+    /// Notes that bytes came.
+    pub fn hear(&mut self) {
+        self.heard = Some(Instant::now());
+    }
+}
+
+/// How a catch-up ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// Bytes in the leader's log then.
+    pub log_len: u64,
+    /// Length and CRC field of the last record it sent.
+    pub last: (usize, u32),
+}
+
+/// A short text without a heap allocation; what does not fit is cut.
+#[derive(Clone, Copy)]
+pub struct Text {
+    bytes: [u8; Text::CAPACITY],
+    len: usize,
+}
+
+impl Text {
+    /// Bytes that fit.
+    pub const CAPACITY: usize = 95;
+
+    /// The formatted text.
+    #[must_use]
+    pub fn new(arguments: fmt::Arguments<'_>) -> Text {
+        let mut text = Text::default();
+        // Writing to it can't fail.
+        let _ = text.write_fmt(arguments);
+        text
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Default for Text {
+    fn default() -> Text {
+        Text { bytes: [0; Text::CAPACITY], len: 0 }
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let mut buffer = [0; 4];
+            let encoded = character.encode_utf8(&mut buffer).as_bytes();
+            if self.len + encoded.len() > Text::CAPACITY {
+                break;
+            }
+            self.bytes[self.len..self.len + encoded.len()].copy_from_slice(encoded);
+            self.len += encoded.len();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or(""))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", std::str::from_utf8(self.as_bytes()).unwrap_or(""))
+    }
+}
+
+/// The record frame that was shipped last, header included: a follower may ask for it again.
+#[derive(Clone, Debug)]
+pub struct LastFrame {
+    bytes: [u8; frame::HEADER_LEN + RECORD_MAX],
+    len: usize,
+}
+
+impl Default for LastFrame {
+    fn default() -> LastFrame {
+        LastFrame { bytes: [0; frame::HEADER_LEN + RECORD_MAX], len: 0 }
+    }
+}
+
+impl LastFrame {
+    /// Forgets it.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Makes a frame of an encoded record; `false` if no record is that long.
+    pub fn set(&mut self, encoded: &[u8]) -> bool {
+        let Some(header) = frame::record_header(encoded.len()) else { return false };
+        self.len = frame::HEADER_LEN + encoded.len();
+        self.bytes[..frame::HEADER_LEN].copy_from_slice(&header);
+        self.bytes[frame::HEADER_LEN..self.len].copy_from_slice(encoded);
+        true
+    }
+
+    /// The frame; empty if there is none.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The encoded record in it.
+    #[must_use]
+    pub fn record(&self) -> &[u8] {
+        self.frame().get(frame::HEADER_LEN..).unwrap_or_default()
+    }
+}

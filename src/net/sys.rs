@@ -1,0 +1,63 @@
+//! The system calls of `net` that the safe crates don't offer for a descriptor that somebody else owns.
+#![allow(unsafe_code, reason = "poll(2) over borrowed descriptors, and borrowing a descriptor that C owns")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP};
+
+/// One descriptor to poll.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct PollFd(libc::pollfd);
+
+impl PollFd {
+    pub(crate) const NONE: PollFd = PollFd(libc::pollfd { fd: -1, events: 0, revents: 0 });
+
+    pub(crate) fn new(fd: RawFd, events: i16) -> PollFd {
+        PollFd(libc::pollfd { fd, events, revents: 0 })
+    }
+
+    pub(crate) fn has(&self, events: i16) -> bool {
+        self.0.revents & events != 0
+    }
+}
+
+/// poll(2). EINTR counts as "nothing yet": callers loop on a deadline.
+pub(crate) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
+    let count = libc::nfds_t::try_from(fds.len()).unwrap_or(0);
+    // SAFETY: the pointer and the count are those of one live slice of `pollfd` (PollFd is transparent).
+    let ready = unsafe { libc::poll(fds.as_mut_ptr().cast(), count, timeout_ms) };
+    match usize::try_from(ready) {
+        Ok(ready) => Ok(ready),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        },
+    }
+}
+
+/// Runs `call` with a descriptor that is open as far as its owner says; a closed one gives EBADF from the kernel.
+/// `None` for a negative number.
+pub(crate) fn with_fd<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: not -1, and the borrow ends with `call`. If the owner has closed it, system calls on it fail.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Some(call(borrowed))
+}
+
+/// dup3(2) with O_CLOEXEC: `old` becomes another number for the socket `new`; what it stood for is closed.
+pub(crate) fn dup3(new: BorrowedFd<'_>, old: RawFd) -> crate::error::Result<()> {
+    loop {
+        // SAFETY: two integers; the caller owns the descriptor `old` and wants it replaced.
+        if unsafe { libc::dup3(new.as_raw_fd(), old, libc::O_CLOEXEC) } >= 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EINTR | libc::EBUSY) => {}
+            _ => return Err(io::Error::last_os_error().into()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a leader knows of one follower, and what each ack makes of it.
+#![forbid(unsafe_code)]
+
+use super::ledger::Ledger;
+use super::message::{ACK_CRC_FAIL, ACK_NOT_STORED, ACK_OK, Ack};
+use crate::types::Lsn;
+
+/// A rejected record is sent again this many times; then the follower is given up.
+pub const RESHIPS_MAX: u32 = 3;
+
+/// A follower as its leader sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Acks that count.
+    pub ledger: Ledger,
+    /// The highest LSN it acknowledged.
+    pub acked: Lsn,
+    /// Whether the peer has shown the mark of logship.
+    pub is_logship: bool,
+    /// The node number it gave, 0 if none.
+    pub node: u8,
+    /// The LSN of the next record frame, once a POSITION message has stated it; then the peer counts with us and
+    /// takes nothing behind a rejected record until told where the stream goes on.
+    pub next: Option<Lsn>,
+    /// A record that must be sent again before anything else.
+    pub reship: Option<Reship>,
+    refusals: (Lsn, u32),
+}
+
+/// A rejected record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reship {
+    /// Its LSN, as the follower says.
+    pub lsn: Lsn,
+    /// Send it now (its bytes were damaged), or only before the next record (the follower's disk failed).
+    pub now: bool,
+}
+
+/// What an ack means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A record, or everything up to it, is durable there.
+    Durable,
+    /// The peer lives; nothing else.
+    Alive,
+    /// A record was rejected and is to be sent again: see [`Progress::reship`].
+    Rejected,
+    /// Rejected too often.
+    GiveUp,
+    /// It counts for nothing: an LSN that the log does not have.
+    Ignored,
+}
+
+impl Progress {
+    /// Forgets everything: another socket is in the slot.
+    pub fn clear(&mut self) {
+        self.ledger.clear();
+        self.acked = Lsn::ZERO;
+        self.is_logship = false;
+        self.node = 0;
+        self.next = None;
+        self.reship = None;
+        self.refusals = (Lsn::ZERO, 0);
+    }
+
+    /// Takes an ack in. `ceiling` is the last LSN of the leader's log if it is known: nothing above it can have been
+    /// stored.
+    pub fn on_ack(&mut self, ack: &Ack, ceiling: Option<Lsn>) -> Verdict {
+        let mark = ack.mark();
+        if let Some(mark) = mark {
+            self.is_logship = true;
+            self.node = mark.node;
+        }
+        if ack.is_liveness() {
+            return Verdict::Alive;
+        }
+        if ceiling.is_some_and(|last| ack.lsn > last) && ack.status == ACK_OK {
+            return Verdict::Ignored;
+        }
+        match ack.status {
+            ACK_OK => {
+                if mark.is_some() {
+                    self.ledger.add_through(ack.lsn);
+                } else {
+                    self.ledger.add(ack.lsn);
+                }
+                self.acked = self.acked.max(ack.lsn);
+                if self.reship.is_some_and(|reship| reship.lsn <= ack.lsn && mark.is_some()) {
+                    self.reship = None;
+                }
+                Verdict::Durable
+            }
+            ACK_CRC_FAIL | ACK_NOT_STORED => self.refused(ack.lsn, ack.status == ACK_CRC_FAIL),
+            _ => Verdict::Ignored,
+        }
+    }
+
+    fn refused(&mut self, lsn: Lsn, now: bool) -> Verdict {
+        self.refusals = match self.refusals {
+            (at, count) if at == lsn => (lsn, count + 1),
+            _ => (lsn, 1),
+        };
+        if self.refusals.1 > RESHIPS_MAX {
+            return Verdict::GiveUp;
+        }
+        self.reship = Some(Reship { lsn, now });
+        Verdict::Rejected
+    }
+
+    /// Notes that one more record frame went out.
+    pub fn shipped(&mut self) {
+        self.next = self.next.map(Lsn::next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{FLAG_LIVENESS, Mark};
+    use super::*;
+
+    #[test]
+    fn a_plain_ack_counts_for_itself_and_a_marked_one_for_all_below() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.on_ack(&Ack::plain(Lsn(3), ACK_OK), None), Verdict::Durable);
+        assert!(progress.ledger.has(Lsn(3)) && !progress.ledger.has(Lsn(2)));
+        assert!(!progress.is_logship);
+        let marked = Ack::marked(Lsn(2), ACK_OK, Mark::default());
+        assert_eq!(progress.on_ack(&marked, None), Verdict::Durable);
+        assert!(progress.ledger.has(Lsn(1)) && progress.ledger.has(Lsn(2)) && progress.is_logship);
+    }
+
+    #[test]
+    fn an_ack_above_the_log_never_counts() {
+        let mut progress = Progress::default();
+        let marked = Ack::marked(Lsn(1000), ACK_OK, Mark::default());
+        assert_eq!(progress.on_ack(&marked, Some(Lsn(3))), Verdict::Ignored);
+        assert!(!progress.ledger.has(Lsn(1)));
+    }
+
+    #[test]
+    fn the_fourth_rejection_of_a_record_is_the_end() {
+        let mut progress = Progress::default();
+        let nack = Ack::plain(Lsn(1), ACK_CRC_FAIL);
+        for _ in 0..RESHIPS_MAX {
+            assert_eq!(progress.on_ack(&nack, None), Verdict::Rejected);
+            assert_eq!(progress.reship, Some(Reship { lsn: Lsn(1), now: true }));
+        }
+        assert_eq!(progress.on_ack(&nack, None), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn liveness_acknowledges_nothing() {
+        let mut progress = Progress::default();
+        let alive = Ack::marked(Lsn(9), ACK_OK, Mark { node: 2, flags: FLAG_LIVENESS });
+        assert_eq!(progress.on_ack(&alive, None), Verdict::Alive);
+        assert!(!progress.ledger.has(Lsn(1)));
+        assert_eq!(progress.node, 2);
+    }
+}

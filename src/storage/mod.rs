@@ -1,0 +1,37 @@
+//! Where the bytes of a log lie: five verbs, so that every fault can be made by a test.
+//!
+//! [`file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is the
+//! twin for tests and the place where faults are injected.
+#![forbid(unsafe_code)]
+
+pub mod file;
+pub mod memory;
+
+use std::io;
+
+/// A log's bytes. All methods but the two that read change it, and after an error the caller asks `len` again.
+pub trait Storage {
+    /// How many bytes there are.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether there is none.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads into `buffer` from `offset`; fewer bytes than asked for only at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Adds `bytes` at the end. On failure the first `written` bytes of them may be there.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError>;
+    /// Cuts everything from `len` on.
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
+    /// Returns when everything is durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// An append that failed, perhaps half-way.
+#[derive(Debug)]
+pub struct AppendError {
+    /// Bytes that reached the file before the failure.
+    pub written: u64,
+    /// Why it failed.
+    pub error: io::Error,
+}

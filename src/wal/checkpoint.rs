@@ -1,0 +1,260 @@
+//! Checkpoints: the whole store in one file, so that recovery replays only the log's tail.
+//!
+//! ```text
+//! "CKPT" [wal_offset:8] [num_keys:4]
+//! num_keys x   [key_len:2][key][value_len:2][value]                 what the lesson (w10-l05) asks for
+//! "LSCK" [version:4] [lsn:8] [history:16] [num_tombstones:8]        our trailer, which a lesson's reader ignores
+//! num_keys x   [timestamp:8]                                        in the order of the keys above
+//! num_tombstones x [key_len:2][key][timestamp:8]
+//! [crc32:4]                                                         over every byte before it
+//! ```
+//! All integers are little-endian. A file that ends where the trailer would begin was written by a lesson's code and
+//! loads too, with time stamp 0 everywhere. Reading is two passes in bounded memory: the first checks everything, the
+//! second applies, so a damaged file leaves the store as it was.
+#![forbid(unsafe_code)]
+
+use super::crc::Hasher;
+use super::record::{Op, Record};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::kv::{Entry, StateMachine};
+use crate::storage::Storage;
+use crate::storage::file;
+use crate::types::{Lsn, Timestamp};
+use std::io::Write;
+use std::path::Path;
+
+const MAGIC: &[u8; 4] = b"CKPT";
+const TRAILER_MAGIC: &[u8; 4] = b"LSCK";
+const VERSION: u32 = 1;
+
+/// What a checkpoint says of the log it was taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// The log is covered up to this byte.
+    pub offset: u64,
+    /// LSN of the last record covered; [`Lsn::ZERO`] if it is not known.
+    pub lsn: Lsn,
+    /// Identity of the log's history; zero if it is not known.
+    pub history: u128,
+}
+
+/// A writer that computes the CRC of what passes through.
+struct Summed<W: Write> {
+    inner: W,
+    crc: Hasher,
+}
+
+impl<W: Write> Summed<W> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.crc.update(bytes);
+        Ok(self.inner.write_all(bytes)?)
+    }
+
+    fn put_string(&mut self, bytes: &[u8], what: &'static str) -> Result<()> {
+        let len = u16::try_from(bytes.len()).map_err(|_| Error::TooLarge(what))?;
+        self.put(&len.to_le_bytes())?;
+        self.put(bytes)
+    }
+}
+
+/// Writes the store to `path`: under a temporary name first, fsynced, renamed, directory fsynced. A key or value that
+/// does not fit (over 65,535 bytes) is [`Error::TooLarge`], and whatever was at `path` stays.
+pub fn write(store: &impl StateMachine, path: &Path, covered: Covered) -> Result<()> {
+    file::replace(path, |out| {
+        let mut out = Summed { inner: out, crc: Hasher::new() };
+        let live = u32::try_from(store.live()).map_err(|_| Error::TooLarge("more than 2^32 keys"))?;
+        out.put(MAGIC)?;
+        out.put(&covered.offset.to_le_bytes())?;
+        out.put(&live.to_le_bytes())?;
+        let mut tombstones = 0u64;
+        store.for_each(&mut |entry| match entry.value {
+            Some(value) => {
+                out.put_string(entry.key, "a key over 65,535 bytes")?;
+                out.put_string(value, "a value over 65,535 bytes")
+            }
+            None => {
+                tombstones += 1;
+                Ok(())
+            }
+        })?;
+        out.put(TRAILER_MAGIC)?;
+        out.put(&VERSION.to_le_bytes())?;
+        out.put(&covered.lsn.0.to_le_bytes())?;
+        out.put(&covered.history.to_le_bytes())?;
+        out.put(&tombstones.to_le_bytes())?;
+        store.for_each(&mut |entry| {
+            if entry.value.is_none() {
+                out.put_string(entry.key, "a key over 65,535 bytes")?;
+            }
+            out.put(&entry.timestamp.0.to_le_bytes())
+        })?;
+        let crc = out.crc.finalize();
+        Ok(out.inner.write_all(&crc.to_le_bytes())?)
+    })
+}
+
+/// A checkpoint that was read and found whole; nothing is applied yet.
+#[derive(Debug)]
+pub struct Checkpoint<'s, S: Storage> {
+    storage: &'s S,
+    /// What it says of its log.
+    pub covered: Covered,
+    keys: u32,
+    tombstones: u64,
+    /// Where the time stamps begin; `None` without our trailer.
+    timestamps_at: Option<u64>,
+}
+
+const HEADER_LEN: u64 = 16;
+
+/// Checks a checkpoint from its first to its last byte.
+pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
+    let len = storage.len()?;
+    let mut reader = Reader::new(storage, 0);
+    if &reader.array::<4>()? != MAGIC {
+        return Err(Error::Malformed("the checkpoint does not begin with CKPT"));
+    }
+    let offset = reader.u64()?;
+    let keys = reader.u32()?;
+    for _ in 0..keys {
+        if reader.string()?.is_empty() {
+            return Err(Error::Malformed("the checkpoint holds an empty key"));
+        }
+        reader.string()?;
+    }
+    let mut found = Checkpoint {
+        storage,
+        covered: Covered { offset, ..Covered::default() },
+        keys,
+        tombstones: 0,
+        timestamps_at: None,
+    };
+    if reader.offset() == len {
+        return Ok(found);
+    }
+    if &reader.array::<4>()? != TRAILER_MAGIC || reader.u32()? != VERSION {
+        return Err(Error::Malformed("bytes after the checkpoint's last entry are no trailer"));
+    }
+    found.covered.lsn = Lsn(reader.u64()?);
+    found.covered.history = u128::from_le_bytes(reader.array::<16>()?);
+    found.tombstones = reader.u64()?;
+    found.timestamps_at = Some(reader.offset());
+    for _ in 0..keys {
+        reader.u64()?;
+    }
+    for _ in 0..found.tombstones {
+        reader.string()?;
+        reader.u64()?;
+    }
+    let computed = reader.crc.clone().finalize();
+    if reader.u32()? != computed {
+        return Err(Error::Malformed("the checkpoint's CRC does not match"));
+    }
+    if reader.offset() != len {
+        return Err(Error::Malformed("the checkpoint has bytes after its CRC"));
+    }
+    Ok(found)
+}
+
+impl<S: Storage> Checkpoint<'_, S> {
+    /// How many live keys it holds.
+    #[must_use]
+    pub fn keys(&self) -> u32 {
+        self.keys
+    }
+
+    /// Applies every entry to `store` by the conflict rule.
+    pub fn apply(&self, store: &mut impl StateMachine) -> Result<()> {
+        let mut entries = Reader::new(self.storage, HEADER_LEN);
+        let mut stamps = self.timestamps_at.map(|at| Reader::new(self.storage, at));
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for _ in 0..self.keys {
+            entries.string_into(&mut key)?;
+            entries.string_into(&mut value)?;
+            let timestamp = match &mut stamps {
+                Some(stamps) => Timestamp(stamps.u64()?),
+                None => Timestamp::NONE,
+            };
+            apply_entry(store, Entry { key: &key, value: Some(&value), timestamp })?;
+        }
+        if let Some(mut tombstones) = stamps {
+            for _ in 0..self.tombstones {
+                tombstones.string_into(&mut key)?;
+                let timestamp = Timestamp(tombstones.u64()?);
+                apply_entry(store, Entry { key: &key, value: None, timestamp })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn apply_entry(store: &mut impl StateMachine, entry: Entry<'_>) -> Result<()> {
+    clock::observe(entry.timestamp);
+    let op = if entry.value.is_some() { Op::Set } else { Op::Del };
+    let value = entry.value.unwrap_or_default();
+    store.apply(&Record { op, key: entry.key, value, timestamp: entry.timestamp })?;
+    Ok(())
+}
+
+/// Reads forward through a window, summing what it passes.
+struct Reader<'s, S: Storage> {
+    storage: &'s S,
+    window: Vec<u8>,
+    used: usize,
+    filled: usize,
+    /// Offset of the window's first byte.
+    start: u64,
+    crc: Hasher,
+}
+
+impl<'s, S: Storage> Reader<'s, S> {
+    fn new(storage: &'s S, offset: u64) -> Reader<'s, S> {
+        Reader { storage, window: vec![0; 256 * 1024], used: 0, filled: 0, start: offset, crc: Hasher::new() }
+    }
+
+    fn offset(&self) -> u64 {
+        self.start + self.used as u64
+    }
+
+    fn take(&mut self, count: usize) -> Result<&[u8]> {
+        if self.filled - self.used < count {
+            self.start += self.used as u64;
+            self.filled = self.storage.read_at(&mut self.window, self.start)?;
+            self.used = 0;
+            if self.filled < count {
+                return Err(Error::Malformed("the checkpoint ends too soon"));
+            }
+        }
+        let bytes = &self.window[self.used..self.used + count];
+        self.used += count;
+        self.crc.update(bytes);
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn string(&mut self) -> Result<&[u8]> {
+        let len = usize::from(u16::from_le_bytes(self.array()?));
+        self.take(len)
+    }
+
+    fn string_into(&mut self, into: &mut Vec<u8>) -> Result<()> {
+        into.clear();
+        into.extend_from_slice(self.string()?);
+        Ok(())
+    }
+}
+

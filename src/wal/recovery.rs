@@ -1,0 +1,107 @@
+//! Building the store from the log, and from a checkpoint and the log's tail.
+//!
+//! Replay never skips a record: it stops at the first one that is not whole (lesson w10-l03), says where, and keeps
+//! what came before. The choice between checkpoint and whole log is a table ([`plan`]), apart from the reading.
+#![forbid(unsafe_code)]
+
+use super::scan::{self, Position};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::kv::StateMachine;
+use crate::storage::Storage;
+use crate::types::Lsn;
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Records replayed.
+    pub records: u64,
+    /// The byte after the last of them.
+    pub end: u64,
+    /// Whether something that is no whole record stands there.
+    pub damaged: bool,
+}
+
+/// Applies every whole record from byte `offset` on.
+pub fn replay(storage: &impl Storage, offset: u64, store: &mut impl StateMachine) -> Result<Replay> {
+    let from = Position { offset, lsn: Lsn(1) };
+    let end = scan::scan(storage, from, storage.len()?, |batch| {
+        for record in batch.records {
+            clock::observe(record.timestamp);
+        }
+        store.apply_all(batch.records)
+    })?;
+    Ok(Replay { records: end.last().0, end: end.next.offset, damaged: end.damaged })
+}
+
+/// What is known of a checkpoint before anything is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointState {
+    /// There is none.
+    Missing,
+    /// It is damaged, or its offset is no record boundary of this log.
+    Unusable,
+    /// It is whole and covers the log up to this byte.
+    Usable(u64),
+}
+
+/// How to recover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Replay the log from its first record.
+    WholeLog,
+    /// Load the checkpoint, then replay from this byte.
+    Checkpoint(u64),
+    /// Neither gives the whole state: the log has lost its beginning.
+    Refuse,
+}
+
+/// The decision table. `compacted`: the log no longer begins with record 1.
+#[must_use]
+pub fn plan(checkpoint: CheckpointState, compacted: bool) -> Plan {
+    match (checkpoint, compacted) {
+        (CheckpointState::Usable(offset), _) => Plan::Checkpoint(offset),
+        (CheckpointState::Missing | CheckpointState::Unusable, false) => Plan::WholeLog,
+        (CheckpointState::Missing | CheckpointState::Unusable, true) => Plan::Refuse,
+    }
+}
+
+/// Whether `offset` is where a record of this log begins, or its end. Walks the headers from the first record: a
+/// value may hold bytes that look like a record, so looking at `offset` alone proves nothing. Only when the log is
+/// damaged before `offset` a whole record at that place must do: the checkpoint then holds what the log has lost.
+pub fn is_boundary(storage: &impl Storage, offset: u64) -> Result<bool> {
+    if offset > storage.len()? {
+        return Ok(false);
+    }
+    let first = Position { offset: 0, lsn: Lsn(1) };
+    match scan::walk(storage, first, |at| at.offset >= offset)? {
+        Some(at) => Ok(at.offset == offset),
+        None => Ok(offset == storage.len()? || scan::is_record_at(storage, offset)?),
+    }
+}
+
+/// Refuses what [`plan`] can't recover.
+pub fn refuse() -> Error {
+    Error::Malformed("the log was compacted and the checkpoint is not usable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_has_one_plan() {
+        use CheckpointState::{Missing, Unusable, Usable};
+        let table = [
+            (Missing, false, Plan::WholeLog),
+            (Missing, true, Plan::Refuse),
+            (Unusable, false, Plan::WholeLog),
+            (Unusable, true, Plan::Refuse),
+            (Usable(27), false, Plan::Checkpoint(27)),
+            (Usable(27), true, Plan::Checkpoint(27)),
+        ];
+        for (checkpoint, compacted, expected) in table {
+            assert_eq!(plan(checkpoint, compacted), expected);
+        }
+    }
+}
