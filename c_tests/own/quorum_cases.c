@@ -293,6 +293,26 @@ static void status_1_ships_again(void)
     CHECK(own_at_eof(peer[1]));
     CHECK(own_quiet(config.followers[0].fd, peer[0])); /* the other got nothing twice */
 }
+static int rejected;
+static void *reject_all(void *unused)
+{
+    uint8_t frame[512];
+    (void)unused;
+    while (own_get(peer[0], frame, sent_len + 4) && own_send_ack(peer[0], 1, REPL_ACK_CRC_FAIL, PLAIN) == 0)
+        rejected++;
+    return NULL;
+}
+static void status_1_in_one_wait(void)
+{
+    pthread_t thread;
+    start(1);
+    CHECK_EQ(write_one(), 1);
+    REQUIRE(pthread_create(&thread, NULL, reject_all, NULL) == 0);
+    CHECK_FAILS(repl_wait_quorum(&config, 1, 5000), ENOTCONN);
+    CHECK(config.followers[0].online == 0 && config.followers[0].fd == -1);
+    pthread_join(thread, NULL);
+    CHECK_EQ(rejected, 4); /* the first and three more */
+}
 static void status_1_then_ok(void)
 {
     start(2);
@@ -581,7 +601,8 @@ static void no_deadlock(void)
 {
     pthread_t thread;
     void *done = NULL;
-    CHECK_EQ(fill_both_ways(&thread), large_frames);
+    int shipped = fill_both_ways(&thread);
+    CHECK_EQ(shipped, large_frames);
     pthread_join(thread, &done);
     CHECK(done != NULL);
     CHECK_EQ(acks_sent, first_large - 1);
@@ -604,7 +625,8 @@ static void drained_acks_count(void)
 {
     pthread_t thread;
     void *done = NULL;
-    CHECK_EQ(fill_both_ways(&thread), large_frames);
+    int shipped = fill_both_ways(&thread);
+    CHECK_EQ(shipped, large_frames);
     pthread_join(thread, &done);
     CHECK(done != NULL);
     for (int n = 1; n < first_large; n++)
@@ -616,7 +638,8 @@ static void drained_acks_in_pieces(void)
 {
     pthread_t thread;
     void *done = NULL;
-    CHECK_EQ(fill_both_ways(&thread), large_frames);
+    int shipped = fill_both_ways(&thread);
+    CHECK_EQ(shipped, large_frames);
     pthread_join(thread, &done);
     CHECK(done != NULL);
     for (int n = 1; n < first_large; n++) {
@@ -693,6 +716,7 @@ int main(void)
     CASE("padding that is almost the mark", almost_the_mark);
     CASE("another socket in the slot forgets", another_socket_forgets);
     CASE("status 1: the same frame again, 3 times, then offline", status_1_ships_again);
+    CASE("status 1 for ever, in one wait: 3 times, then offline", status_1_in_one_wait);
     CASE("status 1 once for each of five records", status_1_then_ok);
     CASE("status 1 for a frame damaged by the caller: the record from the log", damaged_frame_replaced_from_the_log);
     CASE("status 1 for a damaged frame and no log: does not count, stays online", damaged_frame_without_a_log);

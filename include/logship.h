@@ -1,0 +1,204 @@
+#ifndef LOGSHIP_LOGSHIP_H
+#define LOGSHIP_LOGSHIP_H
+
+
+/* Generated from src/capi by `make headers`: change it there. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "w09/kv_store.h"
+#include "w10/crc32.h"
+#include "w10/wal_checkpoint.h"
+#include "w10/wal_record.h"
+#include "w10/wal_recovery.h"
+#include "w10/wal_writer.h"
+#include "w11/repl_ack.h"
+#include "w11/repl_config.h"
+#include "w11/repl_conflict.h"
+#include "w11/repl_quorum.h"
+#include "w11/repl_rejoin.h"
+#include "w11/repl_ship.h"
+
+/* The header's version; logship_version() is the library's. */
+#define LOGSHIP_VERSION "0.1.0"
+
+
+/**
+ * The header's version: major.
+ */
+#define LOGSHIP_VERSION_MAJOR 0
+
+/**
+ * The header's version: minor.
+ */
+#define LOGSHIP_VERSION_MINOR 1
+
+/**
+ * The header's version: patch.
+ */
+#define LOGSHIP_VERSION_PATCH 0
+
+/**
+ * Something failed and the caller got an error.
+ */
+#define LOGSHIP_LOG_ERROR 0
+
+/**
+ * Something was repaired, skipped or marked offline.
+ */
+#define LOGSHIP_LOG_WARN 1
+
+/**
+ * A milestone.
+ */
+#define LOGSHIP_LOG_INFO 2
+
+/**
+ * The quorum is counted over the configured followers.
+ */
+#define REPL_QUORUM_STRICT 0
+
+/**
+ * The quorum is counted over the followers online now, at least one.
+ */
+#define REPL_QUORUM_DEGRADE 1
+
+/**
+ * Not connected, not shipped to.
+ */
+#define REPL_FOLLOWER_OFFLINE 0
+
+/**
+ * Connected, and not caught up yet.
+ */
+#define REPL_FOLLOWER_CATCHING_UP 1
+
+/**
+ * Shipped to and counted on.
+ */
+#define REPL_FOLLOWER_ONLINE 2
+
+/**
+ * A log function: level (`LOGSHIP_LOG_*`), one line without a line feed, and the context given with it. It may be called
+ * from any thread that is in a call of this library; the message is gone when it returns. A call on the same object from
+ * inside it fails with EBUSY.
+ */
+typedef void (*logship_log_fn)(int level, const char *message, void *context);
+
+/**
+ * What is known of one follower.
+ */
+struct repl_follower_status {
+    /**
+     * One of `REPL_FOLLOWER_*`.
+     */
+    int state;
+    /**
+     * The highest LSN it has acknowledged on this connection.
+     */
+    uint64_t acked_lsn;
+    /**
+     * Records in the leader's log after that.
+     */
+    uint64_t lag_records;
+    /**
+     * Bytes of them.
+     */
+    uint64_t lag_bytes;
+    /**
+     * Milliseconds since it was last heard; -1 for never on this connection.
+     */
+    int64_t ms_since_heard;
+    /**
+     * Why it was marked offline last; "" for never.
+     */
+    char last_disconnect[96];
+    /**
+     * Why it needed a full resync last; "" for never.
+     */
+    char last_full_resync[96];
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version of the library, "major.minor.patch": a constant. Compare it with LOGSHIP_VERSION, the header's.
+ */
+const char *logship_version(void);
+
+/**
+ * Sends every diagnostic to `function` from now on; NULL brings stderr back (errors and warnings only). The library prints
+ * nothing else, and never to stdout.
+ */
+void logship_set_log(logship_log_fn function,
+                     void *context);
+
+/**
+ * Sets this process's deadlines in milliseconds: of a whole send, and of a whole frame once its first byte has come (both
+ * 5000 at first). 0 leaves one as it is; negative is EINVAL. Returns 0 or -1.
+ */
+int repl_set_timeouts(int send_ms,
+                      int recv_ms);
+
+/**
+ * Sets where `repl_follower_rejoin` finds the leader (at first 127.0.0.1:7000). The host is copied. Returns 0, or -1 with
+ * `errno` EINVAL.
+ */
+int repl_set_leader(const char *host,
+                    uint16_t port);
+
+/**
+ * Sets this process's node number, 1 to 255, which its acks carry so that a leader finds its slot (node n is
+ * `followers[n - 1]`); 0 for none. Returns 0, or -1 with `errno` EINVAL.
+ */
+int logship_set_self(int node);
+
+/**
+ * Sets over whom the quorum is counted: REPL_QUORUM_STRICT or REPL_QUORUM_DEGRADE. Returns 0, or -1 with `errno` EINVAL.
+ */
+int repl_set_quorum_policy(struct replication_config *config,
+                           int policy);
+
+/**
+ * Whether the last successful `repl_wait_quorum` had fewer acks than the strict quorum: 1 or 0; -1 with `errno` EINVAL.
+ */
+int repl_last_commit_degraded(const struct replication_config *config);
+
+/**
+ * Fills `*out` with what is known of follower `follower_index`. The lag is 0 when this process has no leader's log.
+ * Returns 0, or -1 with `errno` EINVAL.
+ */
+int repl_get_follower_status(const struct replication_config *config,
+                             int follower_index,
+                             struct repl_follower_status *out);
+
+/**
+ * As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and marked, 1
+ * if it came damaged, 2 if the log failed. Returns the same.
+ */
+int logship_follow(int fd,
+                   struct wal_writer *writer,
+                   struct kv_store *store);
+
+/**
+ * The LSN of the log's last record, which is the number of its records; 0 for an empty log. -1 with `errno` EINVAL for
+ * NULL, EBADF for a closed one.
+ */
+int64_t logship_last_lsn(const struct wal_writer *writer);
+
+/**
+ * Appends `count` records with one write and one fsync: all are durable when this returns 0, none is in the log when it
+ * returns -1, with `errno` as `wal_append`. Memory grows with the encoded batch.
+ */
+int logship_append_batch(struct wal_writer *writer,
+                         const struct wal_record *records,
+                         size_t count);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif /* LOGSHIP_LOGSHIP_H */

@@ -1,0 +1,53 @@
+#ifndef LOGSHIP_W10_WAL_CHECKPOINT_H
+#define LOGSHIP_W10_WAL_CHECKPOINT_H
+
+
+/* Generated from src/capi by `make headers`: change it there. */
+
+#include <stdint.h>
+
+#include "kv_store.h"
+
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name, fsynced,
+ * renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes, EINVAL for
+ * NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for reading.
+ */
+int wal_checkpoint_write(const struct kv_store *store,
+                         const char *checkpoint_path,
+                         uint64_t wal_offset);
+
+/**
+ * Another name for `wal_checkpoint_write`.
+ */
+int wal_checkpoint(const struct kv_store *store, const char *checkpoint_path, uint64_t wal_offset);
+
+/**
+ * Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which it
+ * stands for the log to `*wal_offset_out`. A file without our trailer (a lesson's) loads too. Returns 0, or -1 with
+ * `errno` EBADMSG if the file is damaged (the store is unchanged), ENOENT, EINVAL for NULL, ENOMEM. Takes the store's
+ * `lock` for writing around each change.
+ */
+int wal_checkpoint_load(const char *checkpoint_path,
+                        struct kv_store *store,
+                        uint64_t *wal_offset_out);
+
+/**
+ * Loads the checkpoint and replays the log behind it. A checkpoint that is missing, damaged or does not fit the log is
+ * passed over, with a log line, and the whole log replayed. Returns how many records of the log were replayed; -1 with
+ * `errno` ENOENT if there is no log, else as `wal_recover`.
+ */
+int wal_recover_with_checkpoint(const char *wal_path,
+                                const char *checkpoint_path,
+                                struct kv_store *store);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif /* LOGSHIP_W10_WAL_CHECKPOINT_H */

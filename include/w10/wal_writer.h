@@ -1,0 +1,94 @@
+#ifndef LOGSHIP_W10_WAL_WRITER_H
+#define LOGSHIP_W10_WAL_WRITER_H
+
+
+/* Generated from src/capi by `make headers`: change it there. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "wal_record.h"
+
+
+/**
+ * An open log. Copies of the struct, and structs that a program fills by hand with a descriptor opened for appending,
+ * work too: what else is known of the log is kept beside it, by descriptor and inode.
+ */
+struct wal_writer {
+    /**
+     * The log's descriptor; -1 once closed.
+     */
+    int fd;
+    /**
+     * Bytes in the log after the last call.
+     */
+    uint64_t offset;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Opens or creates the log at `path` for appending (O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC) and finds the end of
+ * its last whole record. A torn tail is cut off, its bytes kept in `<path>.torn-N`, with a warning. Returns 0, or -1 with
+ * `errno`: EBADMSG if the log is damaged and whole records follow the damage (nothing is changed), EINVAL for NULL, or
+ * what open(2), read(2) or fsync(2) say. `wal_close` closes it. Takes no lock. (`wal_open(path)` is `wal_open_path`.)
+ */
+int wal_open(struct wal_writer *writer,
+             const char *path);
+
+/**
+ * As `wal_open`, for the lesson's form `wal_open(path)`: returns a writer allocated with malloc(3) that `wal_close`
+ * frees, or NULL with `errno` as `wal_open`, or ENOMEM.
+ */
+struct wal_writer *wal_open_path(const char *path);
+
+/**
+ * Appends one record; it is durable (fsync) when this returns 0. Returns -1 with `errno` if not: the log is then what it
+ * was. After ENOSPC, EIO or a short write the next append may succeed; after a failed fsync every later append fails
+ * with EIO until the log is reopened. EINVAL for NULL or a record that can't be encoded, EBADMSG if someone has cut or
+ * damaged the log's end since it was opened. One log from one thread at a time. Blocks as long as the disk does.
+ */
+int wal_append(struct wal_writer *writer,
+               const struct wal_record *record);
+
+/**
+ * Closes the log and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or -1 with `errno`: EINVAL for
+ * NULL, EBADF if it is closed already. Every append that returned 0 is durable already.
+ */
+int wal_close(struct wal_writer *writer);
+
+/**
+ * Writes all `len` bytes of `buf`; short writes and EINTR are gone on with. Returns 0, or -1 with write(2)'s `errno`
+ * (some bytes may be written then), EINVAL for NULL. Blocks as long as `fd` does.
+ */
+int write_full(int fd,
+               const void *buf,
+               size_t len);
+
+/**
+ * Reads `len` bytes into `buf`; short reads and EINTR are gone on with. Returns `len`; fewer, down to 0, at the end of
+ * the file; -1 with read(2)'s `errno`, EINVAL for NULL. Blocks as long as `fd` does.
+ */
+ssize_t read_full(int fd,
+                  void *buf,
+                  size_t len);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+/* The lesson writes wal_open(path): one argument gives a `struct wal_writer *`, two an int. */
+#ifndef __cplusplus
+#define LOGSHIP_WAL_OPEN_PICK(_1, _2, name, ...) name
+#define wal_open(...) LOGSHIP_WAL_OPEN_PICK(__VA_ARGS__, wal_open, wal_open_path, 0)(__VA_ARGS__)
+#else
+extern "C++" inline struct wal_writer *wal_open(const char *path)
+{
+    return wal_open_path(path);
+}
+#endif
+
+#endif /* LOGSHIP_W10_WAL_WRITER_H */

@@ -1,0 +1,97 @@
+#ifndef LOGSHIP_W11_REPL_CONFIG_H
+#define LOGSHIP_W11_REPL_CONFIG_H
+
+
+/* Generated from src/capi by `make headers`: change it there. */
+
+#include <stdint.h>
+
+
+/**
+ * Followers that a configuration has room for.
+ */
+#define MAX_FOLLOWERS 8
+
+/**
+ * One node.
+ */
+struct repl_node {
+    /**
+     * Its address: a C string that the program keeps alive.
+     */
+    char *host;
+    /**
+     * Its port.
+     */
+    uint16_t port;
+    /**
+     * The socket to it, or -1. The program's, but closed and set to -1 when the node is marked offline.
+     */
+    int fd;
+    /**
+     * 1: shipped to and counted on. 0: not.
+     */
+    uint8_t online;
+};
+
+/**
+ * A leader and its followers.
+ */
+struct replication_config {
+    /**
+     * The leader.
+     */
+    struct repl_node leader;
+    /**
+     * The followers; the first `follower_count` are used.
+     */
+    struct repl_node followers[MAX_FOLLOWERS];
+    /**
+     * 0 to MAX_FOLLOWERS.
+     */
+    int follower_count;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Fills in the lesson's nodes: leader 127.0.0.1:7000, followers :7001 and :7002, every `fd` -1, every `online` 0. The
+ * hosts are constants: replace the pointers, don't write through them. Forgets all that was known of a configuration at
+ * this address. Returns 0, or -1 with `errno` EINVAL for NULL.
+ */
+int repl_config_init(struct replication_config *config);
+
+/**
+ * Connects to `node->host`, `node->port` within 5 s; sets `fd` and `online` = 1. The socket has TCP_NODELAY and keepalive
+ * as `repl_set_keepalive` sets it. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT, EINVAL for NULL...) and the
+ * node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the program's to close.
+ */
+int repl_connect(struct repl_node *node);
+
+/**
+ * Listens on `node->host`, `node->port`; port 0 is any free one, written back. SO_REUSEADDR, and the keepalive options,
+ * which Linux hands down to accepted sockets. Returns the listening descriptor, which is the program's to close (the
+ * node's `fd` is not touched), or -1 with `errno` (EADDRINUSE, EADDRNOTAVAIL, EINVAL for NULL...).
+ */
+int repl_listen(struct repl_node *node);
+
+/**
+ * Accepts one connection, with keepalive and TCP_NODELAY. Returns its descriptor, which is the program's, or -1 with
+ * accept(2)'s `errno`. Waits as accept(2) does: without a deadline, and not at all on a non-blocking listening socket;
+ * poll(2) the listening descriptor to bound it.
+ */
+int repl_accept(int listen_fd);
+
+/**
+ * Sets SO_KEEPALIVE, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1, TCP_KEEPCNT 3 and TCP_USER_TIMEOUT 8 s: a peer that is gone
+ * without a word is noticed in at most 8 s, idle or not. Returns 0, or -1 with setsockopt(2)'s `errno`. See tcp(7).
+ */
+int repl_set_keepalive(int fd);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif /* LOGSHIP_W11_REPL_CONFIG_H */
