@@ -1,4 +1,86 @@
-# Every command of the project. `make test` is the gate.
-.PHONY: test
-test:
-	cargo test --release
+# Every command of the project. `make test` is the gate, and .ci/run calls it.
+#
+# CARGO_TARGET_DIR is heeded, so nothing here says `target/` itself.
+SHELL := /bin/bash
+CARGO ?= cargo
+CC ?= gcc
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RELEASE := $(TARGET)/release
+STATIC_LIBS := $(RELEASE)/liblogship.a -lpthread -ldl -lm
+SHARED_LIBS := -L$(RELEASE) -llogship -Wl,-rpath,$(RELEASE) -lpthread
+VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible \
+    --trace-children=yes --error-exitcode=99
+SANITIZE := -std=c11 -Wall -Wextra -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+
+.PHONY: all demo test tools lib rust-test c-test c-test-static c-test-shared check-headers headers fmt-check clippy docs \
+    valgrind asan bench clean
+
+all: lib
+
+# need COMMAND PACKAGE: says what is missing and the line that brings it; installs nothing.
+define need
+command -v $(1) >/dev/null || { echo "$(1) is missing: apt-get install $(2)" >&2; exit 1; }
+endef
+
+tools:
+	@$(call need,$(CARGO),cargo)
+	@$(call need,$(CC),gcc)
+	@$(call need,g++,g++)
+
+lib: tools
+	$(CARGO) build --release --lib
+
+# The lesson's rejoin program, linked with our library in place of the course's .c files: its seven lines, nothing else.
+demo: tools
+	@$(CARGO) build --quiet --release --lib
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -Iinclude -o "$$dir/repl_rejoin_test" c_tests/w11/repl_rejoin_test.c \
+	    $(STATIC_LIBS) && "$$dir/repl_rejoin_test" 2>/dev/null
+
+test: fmt-check clippy rust-test c-test
+	@echo "make test: all passed"
+
+rust-test: tools
+	$(CARGO) test --release
+
+c-test: c-test-static c-test-shared
+
+c-test-static: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_lessons.sh
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_own.sh
+
+c-test-shared: lib
+	LOGSHIP_LIBS="$(SHARED_LIBS)" c_tests/run_lessons.sh
+	LOGSHIP_LIBS="$(SHARED_LIBS)" SKIP_OWN="literal_headers wal_enospc" c_tests/run_own.sh
+
+# Are the committed headers what src/capi says?
+check-headers: tools
+	$(CARGO) test --release --quiet --test headers
+
+# Writes them anew.
+headers: tools
+	LOGSHIP_WRITE_HEADERS=1 $(CARGO) test --release --quiet --test headers the_committed_headers_are_fresh
+
+fmt-check: tools
+	$(CARGO) fmt --check
+
+clippy: tools
+	$(CARGO) clippy --release --all-targets -- -D warnings
+
+docs: tools
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+# 0 errors and 0 leaks, forked followers included.
+valgrind: lib
+	@$(call need,valgrind,valgrind)
+	LOGSHIP_LIBS="$(STATIC_LIBS)" TEST_RUNNER="$(VALGRIND)" c_tests/run_lessons.sh wal_full_test repl_full_test repl_rejoin_test
+	LOGSHIP_LIBS="$(STATIC_LIBS)" TEST_RUNNER="$(VALGRIND)" c_tests/run_own.sh lifecycle
+
+# The C programs with AddressSanitizer and UndefinedBehaviorSanitizer.
+asan: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" CFLAGS="$(SANITIZE)" c_tests/run_lessons.sh
+	LOGSHIP_LIBS="$(STATIC_LIBS)" CFLAGS="$(SANITIZE)" CXXFLAGS="-g -O1 -fsanitize=address,undefined" \
+	    c_tests/run_own.sh
+
+clean:
+	$(CARGO) clean

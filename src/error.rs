@@ -104,11 +104,7 @@ impl Error {
             Error::FollowerAhead { .. } => libc::ERANGE,
             Error::NoSlot => libc::EADDRNOTAVAIL,
             Error::OutOfMemory => libc::ENOMEM,
-            Error::Io(error) => error.raw_os_error().unwrap_or(match error.kind() {
-                io::ErrorKind::UnexpectedEof => libc::ENOTCONN,
-                io::ErrorKind::WriteZero => libc::ENOSPC,
-                _ => libc::EIO,
-            }),
+            Error::Io(error) => error.raw_os_error().unwrap_or_else(|| errno_of_kind(error.kind())),
         }
     }
 
@@ -125,6 +121,25 @@ impl Error {
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
         matches!(self, Error::NotConnected | Error::TimedOut | Error::Protocol(_) | Error::Io(_))
+    }
+}
+
+/// The errno behind an error that a library has wrapped.
+fn errno_of_kind(kind: io::ErrorKind) -> i32 {
+    match kind {
+        io::ErrorKind::NotFound => libc::ENOENT,
+        io::ErrorKind::PermissionDenied => libc::EACCES,
+        io::ErrorKind::AlreadyExists => libc::EEXIST,
+        io::ErrorKind::NotADirectory => libc::ENOTDIR,
+        io::ErrorKind::IsADirectory => libc::EISDIR,
+        io::ErrorKind::StorageFull | io::ErrorKind::WriteZero => libc::ENOSPC,
+        io::ErrorKind::QuotaExceeded => libc::EDQUOT,
+        io::ErrorKind::FileTooLarge => libc::EFBIG,
+        io::ErrorKind::ReadOnlyFilesystem => libc::EROFS,
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => libc::EINVAL,
+        io::ErrorKind::TimedOut => libc::ETIMEDOUT,
+        io::ErrorKind::UnexpectedEof => libc::ENOTCONN,
+        _ => libc::EIO,
     }
 }
 

@@ -1,5 +1,4 @@
 //! logship: a small, trustworthy replicated log.
-#![allow(missing_docs)]
 pub mod capi;
 pub mod clock;
 pub mod diag;

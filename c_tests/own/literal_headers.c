@@ -182,7 +182,7 @@ static void rejoin_lesson(void)
 {
     struct replication_config config;
     struct wal_writer writer;
-    uint16_t ports[2], leader_port;
+    uint16_t ports[2], leader_port = 0;
     pid_t pids[2];
     int leader = own_listen(&leader_port);
     uint8_t message[8], want[8] = {0, 0, 0, 0, 0, 0, 0, 5}, log[4096];

@@ -328,11 +328,13 @@ static void status_1_then_ok(void)
     }
     CHECK(own_quiet(config.followers[1].fd, peer[1]));
 }
-static void damaged_frame_replaced_from_the_log(void)
+static void damaged_frame_replaced_from_the_log(int named)
 {
     struct wal_record record;
     uint8_t damaged[512];
     start(1);
+    if (named)
+        CHECK_EQ(repl_set_wal(&config, "leader.wal"), 0);
     next_record();
     REQUIRE(wal_record_decode(sent, sent_len, &record) == 0 && wal_append(&writer, &record) == 0);
     wal_record_free(&record);
@@ -346,6 +348,14 @@ static void damaged_frame_replaced_from_the_log(void)
     ack(0, 1, REPL_ACK_OK, PLAIN);
     COMMITS(1);
     CHECK(own_quiet(config.followers[0].fd, peer[0]));
+}
+static void from_the_log_that_was_named(void)
+{
+    damaged_frame_replaced_from_the_log(1);
+}
+static void from_the_log_that_this_process_writes(void)
+{
+    damaged_frame_replaced_from_the_log(0);
 }
 static void damaged_frame_without_a_log(void)
 {
@@ -718,7 +728,8 @@ int main(void)
     CASE("status 1: the same frame again, 3 times, then offline", status_1_ships_again);
     CASE("status 1 for ever, in one wait: 3 times, then offline", status_1_in_one_wait);
     CASE("status 1 once for each of five records", status_1_then_ok);
-    CASE("status 1 for a frame damaged by the caller: the record from the log", damaged_frame_replaced_from_the_log);
+    CASE("status 1 for a damaged frame: the record from the log that was named", from_the_log_that_was_named);
+    CASE("status 1 for a damaged frame: the record from the leader's own log", from_the_log_that_this_process_writes);
     CASE("status 1 for a damaged frame and no log: does not count, stays online", damaged_frame_without_a_log);
     CASE("one deadline for the whole call; timeout 0", one_deadline);
     CASE("signals do not end the wait", interrupted);

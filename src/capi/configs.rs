@@ -7,7 +7,7 @@
 use super::conns;
 use super::logs::{FixedPath, LeaderLogByPath};
 use super::ptr;
-use super::repl_config::{replication_config, repl_node};
+use super::repl_config::{repl_node, replication_config};
 use super::side::{Entry, Table};
 use crate::error::{Error, Result};
 use crate::net::group::{Group, MEMBERS_MAX, Member};
@@ -16,8 +16,8 @@ use crate::net::link::{LastFrame, Link, Text};
 use crate::net::socket::{self, SocketId};
 use crate::replication::quorum::Policy;
 use crate::types::Lsn;
-use std::ffi::CStr;
 use crate::wal;
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 

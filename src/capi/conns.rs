@@ -27,7 +27,11 @@ static CONNS: Table<SocketId, Conn> = Table::new(MANY);
 /// silent leader ends when TCP knows that it is gone, also when the program made the socket itself.
 pub(super) fn of(fd: RawFd) -> Result<Entry<'static, SocketId, Conn>> {
     let Some(id) = socket::identify(fd) else {
-        return Err(Error::Io(std::io::Error::from_raw_os_error(if is_open(fd) { libc::ENOTSOCK } else { libc::EBADF })));
+        return Err(Error::Io(std::io::Error::from_raw_os_error(if is_open(fd) {
+            libc::ENOTSOCK
+        } else {
+            libc::EBADF
+        })));
     };
     if let Some(entry) = CONNS.find(|key| *key == id)? {
         return Ok(entry);

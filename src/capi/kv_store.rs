@@ -3,8 +3,8 @@
 #![allow(non_camel_case_types, reason = "C's names")]
 
 use crate::capi::errno;
-use crate::capi::guard::guard;
-use crate::capi::kv_table::{self, CStore};
+use crate::capi::guard::{call, guard};
+use crate::capi::kv_table::{self, Bytes, CStore};
 use crate::capi::wal_record::wal_record;
 use crate::error::{Error, Result};
 use crate::kv::{Applied, StateMachine};
@@ -59,7 +59,7 @@ const _: () = {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
     // SAFETY: what the caller promises.
-    guard(-1, || unsafe { status(create(store, kv_table::DEFAULT_BUCKETS)) })
+    call(|| unsafe { create(store, kv_table::DEFAULT_BUCKETS) })
 }
 
 /// Makes an empty store that begins with `num_buckets` buckets. Returns 0, or -1 with `errno` ENOMEM, or EINVAL if `store`
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: c_int) -> c_int {
     // SAFETY: what the caller promises.
-    guard(-1, || unsafe { status(create(store, num_buckets)) })
+    call(|| unsafe { create(store, num_buckets) })
 }
 
 /// Sets `key` to a copy of `value`, whatever is there. The key keeps its time stamp; a new key gets that of its tombstone,
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_set(store: *mut kv_store, key: *const c_char, value: *const c_char) -> c_int {
     // SAFETY: what the caller promises.
-    guard(-1, || unsafe { status(set(store, key, value, None)) })
+    call(|| unsafe { set(store, key, value, None) })
 }
 
 /// Sets `key` to a copy of `value` with the time stamp `ts`, whatever is there; a tombstone is cleared. Returns and rules
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn kv_store_set_ts(
     ts: u64,
 ) -> c_int {
     // SAFETY: what the caller promises.
-    guard(-1, || unsafe { status(set(store, key, value, Some(ts))) })
+    call(|| unsafe { set(store, key, value, Some(ts)) })
 }
 
 /// Returns the value of `key`, or NULL if it is absent. The string is the store's: it is valid until that key is set or
@@ -138,18 +138,19 @@ pub unsafe extern "C" fn kv_store_find(store: *const kv_store, key: *const c_cha
 /// `store` is NULL, zeroed, or a store; `key` is NULL or ends with a NUL, and may be a part of the store.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_del(store: *mut kv_store, key: *const c_char) -> c_int {
-    guard(-1, || {
+    call(|| {
+        if store.is_null() || key.is_null() {
+            return Err(Error::Invalid("store or key is NULL"));
+        }
         // SAFETY: what the caller promises.
-        let Some(bytes) = (unsafe { kv_table::Bytes::of_c_string(key) }).filter(|_| !store.is_null()) else {
-            return status(Err(Error::Invalid("store or key is NULL")));
-        };
-        // SAFETY: as above.
         let Some(mut store) = (unsafe { CStore::from_ptr(store) }) else {
             errno::set(libc::EINVAL);
-            return 0;
+            return Ok(0);
         };
+        // SAFETY: a C string, which stays as it is until this call changes the store.
+        let key = unsafe { store.key(key) };
         // SAFETY: as above.
-        status(unsafe { store.delete(bytes) }.map(c_int::from))
+        unsafe { store.delete(key) }.map(c_int::from)
     })
 }
 
@@ -191,11 +192,9 @@ pub unsafe extern "C" fn kv_store_destroy(store: *mut kv_store) {
 /// `key` is NULL or ends with a NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_hash(key: *const c_char, num_buckets: c_int) -> c_uint {
-    // SAFETY: what the caller promises.
-    let key = unsafe { kv_table::Bytes::of_c_string(key) };
-    match (key, u32::try_from(num_buckets)) {
-        // SAFETY: it ends at its NUL.
-        (Some(key), Ok(num @ 1..)) => unsafe { kv_table::bucket(key, num) },
+    match u32::try_from(num_buckets) {
+        // SAFETY: what the caller promises.
+        Ok(num @ 1..) if !key.is_null() => unsafe { kv_table::bucket(key, num) },
         _ => {
             errno::set(libc::EINVAL);
             0
@@ -212,19 +211,8 @@ pub unsafe extern "C" fn kv_hash(key: *const c_char, num_buckets: c_int) -> c_ui
 /// `store` is NULL, zeroed, or a store; `record` is NULL or points to a record whose strings have their lengths.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_apply(store: *mut kv_store, record: *const wal_record) -> c_int {
-    guard(-1, || {
-        // SAFETY: what the caller promises.
-        status(unsafe { apply(store, record) }.map(|applied| c_int::from(applied == Applied::Applied)))
-    })
-}
-
-/// What a C function returns: the count, or -1 with `errno` set.
-#[inline]
-fn status(result: Result<c_int>) -> c_int {
-    result.unwrap_or_else(|error| {
-        errno::set(error.errno());
-        error.code()
-    })
+    // SAFETY: what the caller promises.
+    call(|| unsafe { apply(store, record) }.map(|applied| c_int::from(applied == Applied::Applied)))
 }
 
 #[inline]
@@ -239,11 +227,13 @@ unsafe fn create(store: *mut kv_store, num_buckets: c_int) -> Result<c_int> {
 #[inline]
 unsafe fn set(store: *mut kv_store, key: *const c_char, value: *const c_char, ts: Option<u64>) -> Result<c_int> {
     // SAFETY: what the caller promises.
-    let strings = unsafe { (kv_table::Bytes::of_c_string(key), kv_table::Bytes::of_c_string(value)) };
-    // SAFETY: as above.
-    let (Some(mut store), (Some(key), Some(value))) = (unsafe { CStore::from_ptr(store) }, strings) else {
+    let Some(mut store) = (unsafe { CStore::from_ptr(store) }).filter(|_| !key.is_null() && !value.is_null()) else {
         return Err(Error::Invalid("an argument is NULL, or the store is not initialised"));
     };
+    // SAFETY: a C string, which stays as it is until this call changes the store.
+    let key = unsafe { store.key(key) };
+    // SAFETY: as above.
+    let value = unsafe { Bytes::of_c_string(value) };
     // SAFETY: as above.
     unsafe { store.set(key, value, ts) }.map(|()| 0)
 }
@@ -251,14 +241,13 @@ unsafe fn set(store: *mut kv_store, key: *const c_char, value: *const c_char, ts
 #[inline]
 unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     // SAFETY: what the caller promises; nothing is written through it.
-    let store = unsafe { CStore::from_ptr(store.cast_mut()) };
-    // SAFETY: what the caller promises.
-    let key = unsafe { kv_table::Bytes::of_c_string(key) };
-    let (Some(store), Some(key)) = (store, key) else {
+    let Some(store) = (unsafe { CStore::from_ptr(store.cast_mut()) }).filter(|_| !key.is_null()) else {
         errno::set(libc::EINVAL);
         return null_mut();
     };
-    // SAFETY: it ends at its NUL.
+    // SAFETY: a C string.
+    let key = unsafe { store.key(key) };
+    // SAFETY: as above.
     unsafe { store.find(key) }
 }
 

@@ -20,7 +20,8 @@ use crate::kv::{Applied, Entry as Visited, StateMachine};
 use crate::types::Timestamp;
 use crate::wal::record::{Op, Record};
 use arena::Arena;
-use chains::{Chains, Entry, Key, Link};
+pub(crate) use chains::Key;
+use chains::{Chains, Entry, Link};
 use libc::{c_char, c_int};
 use std::ptr::{NonNull, null, null_mut};
 
@@ -59,14 +60,11 @@ impl Bytes {
     /// The bytes of a C string up to its NUL.
     ///
     /// # Safety
-    /// NULL, or a string that stays as it is until the call that gets the bytes has returned.
+    /// A C string, which stays as it is while the bytes are used.
     #[inline]
-    pub(crate) unsafe fn of_c_string(string: *const c_char) -> Option<Bytes> {
-        if string.is_null() {
-            return None;
-        }
+    pub(crate) unsafe fn of_c_string(string: *const c_char) -> Bytes {
         // SAFETY: it ends with a NUL, says the caller.
-        Some(Bytes { start: string.cast(), len: unsafe { libc::strlen(string) } })
+        Bytes { start: string.cast(), len: unsafe { libc::strlen(string) } }
     }
 
     /// # Safety
@@ -280,26 +278,34 @@ impl CStore {
         unsafe { libc::pthread_rwlock_destroy(&raw mut (*store).lock) };
     }
 
+    /// A key for the calls below. Its bucket is asked for from memory already.
+    ///
+    /// # Safety
+    /// A C string, which stays as it is while the key is used. It may be a part of the store.
+    #[inline]
+    pub(crate) unsafe fn key(&self, key: *const c_char) -> Key {
+        // SAFETY: as above.
+        let key = unsafe { Key::of_c_string(key) };
+        self.table().live.prefetch_bucket(key.hash);
+        key
+    }
+
     /// The entry of a key, or NULL.
     ///
     /// # Safety
-    /// The key is readable and has no NUL inside.
+    /// The key is readable.
     #[inline]
-    pub(crate) unsafe fn find(&self, key: Bytes) -> *mut kv_entry {
-        // SAFETY: as above.
-        let key = unsafe { Key::from_c(key) };
+    pub(crate) unsafe fn find(&self, key: Key) -> *mut kv_entry {
         self.table().live.find(key).map_or(null_mut(), |link| link.entry.as_ptr())
     }
 
     /// Sets a key, whatever is there: with the time stamp, or with the one that the key or its tombstone has.
     ///
     /// # Safety
-    /// Both are readable; the key has no NUL inside. They may be parts of the store.
+    /// Both are readable. They may be parts of the store.
     #[inline]
-    pub(crate) unsafe fn set(&mut self, key: Bytes, value: Bytes, timestamp: Option<u64>) -> Result<()> {
+    pub(crate) unsafe fn set(&mut self, key: Key, value: Bytes, timestamp: Option<u64>) -> Result<()> {
         check(key, value)?;
-        // SAFETY: as above.
-        let key = unsafe { Key::from_c(key) };
         self.table_mut().set(key, value, timestamp)?;
         self.publish();
         Ok(())
@@ -308,11 +314,9 @@ impl CStore {
     /// Deletes a key and leaves a tombstone; `false` if it wasn't there.
     ///
     /// # Safety
-    /// The key is readable and has no NUL inside. It may be a part of the store.
+    /// The key is readable. It may be a part of the store.
     #[inline]
-    pub(crate) unsafe fn delete(&mut self, key: Bytes) -> Result<bool> {
-        // SAFETY: as above.
-        let key = unsafe { Key::from_c(key) };
+    pub(crate) unsafe fn delete(&mut self, key: Key) -> Result<bool> {
         Ok(self.table_mut().delete(key)?)
     }
 
@@ -347,7 +351,7 @@ impl CStore {
             Op::Set => Some(Bytes::from(record.value)),
             Op::Del => None,
         };
-        check(record.key.into(), value.unwrap_or(Bytes::EMPTY))?;
+        check(key, value.unwrap_or(Bytes::EMPTY))?;
         let applied = self.table_mut().apply(key, value, record.timestamp.0)?;
         self.publish();
         Ok(applied)
@@ -356,8 +360,8 @@ impl CStore {
 
 /// Refuses what an entry can't hold.
 #[inline]
-fn check(key: Bytes, value: Bytes) -> Result<()> {
-    if key.len > LONGEST || value.len > LONGEST {
+fn check(key: Key, value: Bytes) -> Result<()> {
+    if key.bytes.len > LONGEST || value.len > LONGEST {
         return Err(Error::TooLarge("a key or value of 4 GiB"));
     }
     Ok(())
@@ -411,10 +415,10 @@ impl StateMachine for CStore {
 /// The bucket of a key, for a program that hashes by itself.
 ///
 /// # Safety
-/// The key is readable and has no NUL inside.
+/// A C string.
 #[inline]
-pub(crate) unsafe fn bucket(key: Bytes, num_buckets: u32) -> u32 {
+pub(crate) unsafe fn bucket(key: *const c_char, num_buckets: u32) -> u32 {
     // SAFETY: as above.
-    let key = unsafe { Key::from_c(key) };
+    let key = unsafe { Key::of_c_string(key) };
     chains::bucket_of(key.hash, num_buckets) as u32
 }

@@ -104,11 +104,8 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     let (fd, pid) = (file.as_raw_fd(), std::process::id());
     forget_descriptor(fd);
     // A log that was opened and closed again and again is one log.
-    let mut entry = LOGS.find_or_add(
-        |key| key.fd.is_none() && key.has_path(&absolute),
-        |_| (),
-        |key| key.fd.is_none(),
-    )?;
+    let mut entry =
+        LOGS.find_or_add(|key| key.fd.is_none() && key.has_path(&absolute), |_| (), |key| key.fd.is_none())?;
     entry.value().tail.reset();
     entry.value().latched = false;
     wal::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
@@ -203,7 +200,10 @@ impl<'fd> OpenLog<'fd> {
             }
             Err(Failure::Sync(error)) => {
                 state.latched = true;
-                crate::log_error!("fsync at offset {}: {error}; the log takes nothing until reopened", state.tail.len());
+                crate::log_error!(
+                    "fsync at offset {}: {error}; the log takes nothing until reopened",
+                    state.tail.len()
+                );
                 Err(error)
             }
         }
@@ -370,7 +370,7 @@ impl LeaderLog for LeaderLogByPath {
         last
     }
 
-    fn len(&mut self) -> Option<u64> {
+    fn byte_len(&mut self) -> Option<u64> {
         let path = self.path().ok()?;
         std::fs::metadata(path).ok().map(|metadata| metadata.len())
     }
@@ -402,4 +402,3 @@ pub(super) fn lsn_at_end(offset: u64) -> Lsn {
         _ => Lsn::ZERO,
     }
 }
-

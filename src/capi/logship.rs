@@ -225,7 +225,7 @@ unsafe fn status_of(config: *const replication_config, index: c_int) -> Result<r
 fn c_text(bytes: &[u8]) -> [c_char; 96] {
     let mut text = [0; 96];
     for (to, from) in text.iter_mut().take(95).zip(bytes) {
-        *to = c_char::from_ne_bytes([*from]);
+        *to = from.cast_signed();
     }
     text
 }

@@ -4,6 +4,11 @@
 //! C's structs have no room for private state and may be copied, so it lives beside them: [`side`] is the memory,
 //! [`logs`] what is known of each log, [`configs`] of each `replication_config`, [`conns`] of each connection.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a place behind a raw pointer and its read or write count as two; a block still does one thing"
+)]
+
 pub(crate) mod errno;
 pub(crate) mod guard;
 pub(crate) mod ptr;

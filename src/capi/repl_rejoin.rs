@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) -> c_int {
     guard::call(|| {
         let (host, port) = leader_address();
-        let host = host.to_str().map_err(|_| Error::Invalid("the leader's host"))?;
+        let host = host.as_str().map_err(|_| Error::Invalid("the leader's host"))?;
         match rejoin::find_way(leader_fd, host, port)? {
             Way::Given => {
                 rejoin::send_rejoin(leader_fd, Lsn(last_applied_lsn), conns::node())?;
@@ -174,12 +174,12 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
     catch_up::take_rejoin_mark(member, follower)?;
     let (last, len) = (log.last(), log.len());
     let near = log.near(follower.next());
-    let source = Source { storage: &log.storage, last, len, near: &|lsn| if lsn == follower.next() { near } else { START } };
+    let source =
+        Source { storage: &log.storage, last, len, near: &|lsn| if lsn == follower.next() { near } else { START } };
     match catch_up::catch_up(member, &source, follower) {
         Ok(summary) => {
             member.online = true;
-            member.link.caught_up =
-                summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
+            member.link.caught_up = summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
             crate::log_info!("{member}: caught up from LSN {follower} to LSN {last}: {} records", summary.records);
             Ok(summary)
         }
@@ -217,10 +217,7 @@ pub unsafe extern "C" fn repl_set_wal(config: *mut replication_config, wal_path:
 /// # Safety
 /// `config` points to a configuration, `checkpoint_path` to a C string.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn repl_set_checkpoint(
-    config: *mut replication_config,
-    checkpoint_path: *const c_char,
-) -> c_int {
+pub unsafe extern "C" fn repl_set_checkpoint(config: *mut replication_config, checkpoint_path: *const c_char) -> c_int {
     guard::call(|| {
         ptr::check(config)?;
         // SAFETY: the caller's promise.
@@ -267,7 +264,7 @@ impl HostName {
         HostName { bytes, len: name.len() }
     };
 
-    fn to_str(&self) -> std::result::Result<&str, std::str::Utf8Error> {
+    fn as_str(&self) -> std::result::Result<&str, std::str::Utf8Error> {
         std::str::from_utf8(&self.bytes[..self.len])
     }
 }
@@ -285,4 +282,3 @@ pub(super) fn set_leader(host: &str, port: u16) -> Result<()> {
     LEADER_PORT.store(port, Ordering::Relaxed);
     Ok(())
 }
-

@@ -92,12 +92,7 @@ pub unsafe extern "C" fn repl_receive_record(fd: c_int, writer: *mut wal_writer,
 ///
 /// # Safety
 /// `writer` and `store` are NULL or live, and used by no other thread.
-pub(super) unsafe fn receive(
-    fd: c_int,
-    writer: *mut wal_writer,
-    store: *mut kv_store,
-    acks: Acks,
-) -> Result<c_int> {
+pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_store, acks: Acks) -> Result<c_int> {
     ptr::check(writer)?;
     // SAFETY: the caller's promise.
     let mut store = unsafe { LockedStore::from_ptr(store) }?;
@@ -114,4 +109,3 @@ pub(super) unsafe fn receive(
     }
     result.map(|_| 0)
 }
-

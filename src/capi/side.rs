@@ -210,9 +210,7 @@ mod tests {
     #[test]
     fn an_entry_is_found_again_busy_while_held_and_dropped_when_it_may_go() {
         let table: Table<u64, [u64; 20]> = Table::new(4);
-        let add = |number: u64| {
-            table.find_or_add(|key| *key == number, |key| *key = number, |key| *key % 2 == 0)
-        };
+        let add = |number: u64| table.find_or_add(|key| *key == number, |key| *key = number, |key| *key % 2 == 0);
         {
             let mut entry = add(7).unwrap();
             entry.value()[0] = 70;

@@ -27,7 +27,7 @@ pub trait LeaderLog {
     /// The last LSN; `None` if there is no log to ask.
     fn last(&mut self) -> Option<Lsn>;
     /// Bytes in the log; `None` if there is no log to ask.
-    fn len(&mut self) -> Option<u64>;
+    fn byte_len(&mut self) -> Option<u64>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
 }
@@ -177,9 +177,10 @@ impl Group<'_> {
         let mut shipped = 0;
         for (member, sending) in self.members.iter_mut().zip(&mut sending) {
             // Catch-up may have sent the newest record already: the log has not grown since, and these are its bytes.
-            let sent_by_catch_up = member.link.caught_up.take().is_some_and(|caught_up| {
-                caught_up.last == identity && self.log.len() == Some(caught_up.log_len)
-            });
+            let sent_by_catch_up =
+                member.link.caught_up.take().is_some_and(|caught_up| {
+                    caught_up.last == identity && self.log.byte_len() == Some(caught_up.log_len)
+                });
             *sending = member.online && !sent_by_catch_up;
             shipped += usize::from(member.online && sent_by_catch_up);
         }
@@ -280,7 +281,11 @@ impl Group<'_> {
                 match member.link.progress.on_ack(&ack, ceiling) {
                     Verdict::Durable | Verdict::Alive => {}
                     Verdict::Ignored => {
-                        crate::log_warn!("{member}: ack of LSN {} with status {} counts for nothing", ack.lsn, ack.status);
+                        crate::log_warn!(
+                            "{member}: ack of LSN {} with status {} counts for nothing",
+                            ack.lsn,
+                            ack.status
+                        );
                     }
                     Verdict::Rejected => {
                         crate::log_warn!("{member} rejected LSN {} (status {})", ack.lsn, ack.status);
@@ -422,6 +427,7 @@ fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
         },
     };
     if outcome.is_ok() {
+        member.link.progress.reshipped(rejected.lsn);
         crate::log_info!("{member}: sent LSN {} again", rejected.lsn);
     }
 }

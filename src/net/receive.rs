@@ -91,7 +91,9 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             Some(Control::Position(next)) => {
                 let last = self.log.last()?;
                 if !self.follower.on_position(next, last) {
-                    crate::log_warn!("the leader goes on at LSN {next}, this log ends at LSN {last}: records are missing");
+                    crate::log_warn!(
+                        "the leader goes on at LSN {next}, this log ends at LSN {last}: records are missing"
+                    );
                     self.answer(last.next(), ACK_NOT_STORED, 0)?;
                 }
                 Ok(())

@@ -24,7 +24,8 @@ pub struct Progress {
     pub next: Option<Lsn>,
     /// A record that must be sent again before anything else.
     pub reship: Option<Reship>,
-    refusals: (Lsn, u32),
+    /// The record that was sent again last, and how often.
+    reships: (Lsn, u32),
 }
 
 /// A rejected record.
@@ -60,7 +61,7 @@ impl Progress {
         self.node = 0;
         self.next = None;
         self.reship = None;
-        self.refusals = (Lsn::ZERO, 0);
+        self.reships = (Lsn::ZERO, 0);
     }
 
     /// Takes an ack in. `ceiling` is the last LSN of the leader's log if it is known: nothing above it can have been
@@ -96,15 +97,19 @@ impl Progress {
     }
 
     fn refused(&mut self, lsn: Lsn, now: bool) -> Verdict {
-        self.refusals = match self.refusals {
-            (at, count) if at == lsn => (lsn, count + 1),
-            _ => (lsn, 1),
-        };
-        if self.refusals.1 > RESHIPS_MAX {
+        if self.reships == (lsn, RESHIPS_MAX) {
             return Verdict::GiveUp;
         }
         self.reship = Some(Reship { lsn, now });
         Verdict::Rejected
+    }
+
+    /// Notes that the rejected record `lsn` was sent again.
+    pub fn reshipped(&mut self, lsn: Lsn) {
+        self.reships = match self.reships {
+            (at, count) if at == lsn => (lsn, count + 1),
+            _ => (lsn, 1),
+        };
     }
 
     /// Notes that one more record frame went out.
@@ -144,6 +149,7 @@ mod tests {
         for _ in 0..RESHIPS_MAX {
             assert_eq!(progress.on_ack(&nack, None), Verdict::Rejected);
             assert_eq!(progress.reship, Some(Reship { lsn: Lsn(1), now: true }));
+            progress.reshipped(Lsn(1));
         }
         assert_eq!(progress.on_ack(&nack, None), Verdict::GiveUp);
     }

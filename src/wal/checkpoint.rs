@@ -257,4 +257,3 @@ impl<'s, S: Storage> Reader<'s, S> {
         Ok(())
     }
 }
-

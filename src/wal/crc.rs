@@ -54,9 +54,7 @@ mod tests {
     }
 
     fn one_byte(crc: u32, byte: u8) -> u32 {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 }
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
     }
 
     /// Bytes without a pattern that a CRC could miss.

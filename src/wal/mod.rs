@@ -177,12 +177,7 @@ pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
     replay_from(path, &file::open_read(path)?, 0, store)
 }
 
-fn replay_from(
-    path: &Path,
-    storage: &impl Storage,
-    offset: u64,
-    store: &mut impl StateMachine,
-) -> Result<u64> {
+fn replay_from(path: &Path, storage: &impl Storage, offset: u64, store: &mut impl StateMachine) -> Result<u64> {
     let replay = recovery::replay(storage, offset, store)?;
     if replay.damaged {
         crate::log_warn!(
@@ -208,11 +203,7 @@ pub fn load_checkpoint(path: &Path, store: &mut impl StateMachine) -> Result<che
 
 /// Recovers from a checkpoint and the log behind it; returns how many records of the log were replayed. A checkpoint
 /// that is missing, damaged or does not fit the log is passed over and the whole log replayed.
-pub fn recover_with_checkpoint(
-    wal_path: &Path,
-    checkpoint_path: &Path,
-    store: &mut impl StateMachine,
-) -> Result<u64> {
+pub fn recover_with_checkpoint(wal_path: &Path, checkpoint_path: &Path, store: &mut impl StateMachine) -> Result<u64> {
     use recovery::{CheckpointState, Plan};
     let log = file::open_read(wal_path)?;
     let opened = match file::open_read(checkpoint_path) {

@@ -83,31 +83,19 @@ impl<'a> Record<'a> {
     /// A record that sets `key` to `value`. The sizes are checked by [`encode`].
     #[must_use]
     pub const fn set(key: &'a [u8], value: &'a [u8], timestamp: Timestamp) -> Record<'a> {
-        Record {
-            op: Op::Set,
-            key,
-            value,
-            timestamp,
-        }
+        Record { op: Op::Set, key, value, timestamp }
     }
 
     /// A record that deletes `key`. The size is checked by [`encode`].
     #[must_use]
     pub const fn del(key: &'a [u8], timestamp: Timestamp) -> Record<'a> {
-        Record {
-            op: Op::Del,
-            key,
-            value: &[],
-            timestamp,
-        }
+        Record { op: Op::Del, key, value: &[], timestamp }
     }
 
     /// How many bytes [`encode`] writes for this record.
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
-        OVERHEAD
-            .saturating_add(self.key.len())
-            .saturating_add(self.value.len())
+        OVERHEAD.saturating_add(self.key.len()).saturating_add(self.value.len())
     }
 }
 
@@ -132,10 +120,7 @@ pub fn encode(record: &Record<'_>, out: &mut [u8]) -> Result<usize> {
         return Err(Error::Invalid("a DEL has no value"));
     }
     let needed = record.encoded_len();
-    match out
-        .get_mut(..needed)
-        .and_then(|out| write_fields(record, key_len, value_len, out))
-    {
+    match out.get_mut(..needed).and_then(|out| write_fields(record, key_len, value_len, out)) {
         Some(()) => Ok(needed),
         None => Err(Error::BufferTooSmall { needed }),
     }
@@ -181,9 +166,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>> {
     if declared_len(bytes) != Some(bytes.len()) || !crc_matches(bytes) {
         return Err(Error::CrcMismatch);
     }
-    read_fields(bytes).ok_or(Error::Malformed(
-        "the CRC is right, but the fields make no record",
-    ))
+    read_fields(bytes).ok_or(Error::Malformed("the CRC is right, but the fields make no record"))
 }
 
 /// The fields of `bytes`, which are one whole record by their length; `None` if they do not fit together.
@@ -203,20 +186,13 @@ fn read_fields(bytes: &[u8]) -> Option<Record<'_>> {
     if key.is_empty() || (op == Op::Del && !value.is_empty()) {
         return None;
     }
-    Some(Record {
-        op,
-        key,
-        value,
-        timestamp,
-    })
+    Some(Record { op, key, value, timestamp })
 }
 
 /// Whether the CRC at the front of `bytes` is that of the rest.
 #[inline]
 fn crc_matches(bytes: &[u8]) -> bool {
-    bytes
-        .split_first_chunk::<4>()
-        .is_some_and(|(stored, covered)| crc32(covered) == u32::from_le_bytes(*stored))
+    bytes.split_first_chunk::<4>().is_some_and(|(stored, covered)| crc32(covered) == u32::from_le_bytes(*stored))
 }
 
 /// The whole encoded length that the first 8 bytes state, however absurd.
@@ -277,17 +253,10 @@ pub fn next_in(bytes: &[u8]) -> Next<'_> {
         return Next::Damaged;
     }
     let Some(frame) = bytes.get(..declared) else {
-        return if may_become_a_record(bytes, declared) {
-            Next::Incomplete
-        } else {
-            Next::Damaged
-        };
+        return if may_become_a_record(bytes, declared) { Next::Incomplete } else { Next::Damaged };
     };
     match read_fields(frame) {
-        Some(record) if crc_matches(frame) => Next::Record {
-            record,
-            len: declared,
-        },
+        Some(record) if crc_matches(frame) => Next::Record { record, len: declared },
         _ => Next::Damaged,
     }
 }
@@ -313,8 +282,7 @@ mod tests {
     /// The same in a log of W10: no time stamp.
     const FOO_BAR_W10: [u8; 19] = *b"\x0D\xC6\x58\x7F\x0B\0\0\0\x01\x03\0foo\x03\0bar";
     /// DEL foo at time 0x0102030405060708.
-    const DEL_FOO: [u8; 24] =
-        *b"\xFA\xD9\xDC\x8E\x10\0\0\0\x02\x03\0foo\0\0\x08\x07\x06\x05\x04\x03\x02\x01";
+    const DEL_FOO: [u8; 24] = *b"\xFA\xD9\xDC\x8E\x10\0\0\0\x02\x03\0foo\0\0\x08\x07\x06\x05\x04\x03\x02\x01";
     /// DEL k in a log of W10, the smallest record of all.
     const DEL_K_W10: [u8; RECORD_MIN] = *b"\x4B\xB4\xBE\xDA\x06\0\0\0\x02\x01\0k\0\0";
 
@@ -340,11 +308,7 @@ mod tests {
             DEL_FOO.to_vec(),
             DEL_K_W10.to_vec(),
             encoded(&Record::set(b"k", b"", Timestamp(1))),
-            encoded(&Record::set(
-                b"key-000042",
-                &long[..100],
-                Timestamp(u64::MAX),
-            )),
+            encoded(&Record::set(b"key-000042", &long[..100], Timestamp(u64::MAX))),
             encoded(&Record::set(&long, &long, Timestamp(7))),
         ]
     }
@@ -362,14 +326,8 @@ mod tests {
 
     #[test]
     fn a_record_of_w10_has_no_timestamp() {
-        assert_eq!(
-            decode(&FOO_BAR_W10).unwrap(),
-            Record::set(b"foo", b"bar", Timestamp::NONE)
-        );
-        assert_eq!(
-            decode(&DEL_K_W10).unwrap(),
-            Record::del(b"k", Timestamp::NONE)
-        );
+        assert_eq!(decode(&FOO_BAR_W10).unwrap(), Record::set(b"foo", b"bar", Timestamp::NONE));
+        assert_eq!(decode(&DEL_K_W10).unwrap(), Record::del(b"k", Timestamp::NONE));
     }
 
     #[test]
@@ -382,13 +340,7 @@ mod tests {
         assert_eq!(stored_crc(&bytes), Some(0x96A4_1860));
         assert_eq!(decode(&bytes).unwrap(), record);
         assert_eq!(frame_len(&bytes), Some(RECORD_MAX));
-        assert_eq!(
-            next_in(&bytes),
-            Next::Record {
-                record,
-                len: RECORD_MAX
-            }
-        );
+        assert_eq!(next_in(&bytes), Next::Record { record, len: RECORD_MAX });
     }
 
     #[test]
@@ -397,19 +349,9 @@ mod tests {
         let mut out = vec![0xAA; 2 * RECORD_MAX];
         let at = Timestamp(1);
         let op = Op::Del;
-        let invalid = [
-            Record::set(b"", b"v", at),
-            Record::del(b"", at),
-            Record {
-                op,
-                ..Record::set(b"k", b"v", at)
-            },
-        ];
+        let invalid = [Record::set(b"", b"v", at), Record::del(b"", at), Record { op, ..Record::set(b"k", b"v", at) }];
         for record in invalid {
-            assert!(
-                matches!(encode(&record, &mut out), Err(Error::Invalid(_))),
-                "{record:?}"
-            );
+            assert!(matches!(encode(&record, &mut out), Err(Error::Invalid(_))), "{record:?}");
         }
         for record in [Record::set(&long, b"", at), Record::set(b"k", &long, at)] {
             assert!(matches!(encode(&record, &mut out), Err(Error::TooLarge(_))));
@@ -424,10 +366,7 @@ mod tests {
     #[test]
     fn a_buffer_that_is_larger_is_left_alone_behind_the_record() {
         let mut out = [0xAA; 40];
-        assert_eq!(
-            encode(&Record::set(b"foo", b"bar", Timestamp::NONE), &mut out).unwrap(),
-            27
-        );
+        assert_eq!(encode(&Record::set(b"foo", b"bar", Timestamp::NONE), &mut out).unwrap(), 27);
         assert_eq!(out[..27], FOO_BAR);
         assert_eq!(out[27..], [0xAA; 13]);
     }
@@ -438,10 +377,7 @@ mod tests {
             let mut bytes = sample.clone();
             for bit in 0..bytes.len() * 8 {
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                assert!(
-                    matches!(decode(&bytes), Err(Error::CrcMismatch)),
-                    "bit {bit}"
-                );
+                assert!(matches!(decode(&bytes), Err(Error::CrcMismatch)), "bit {bit}");
                 assert!(!matches!(next_in(&bytes), Next::Record { .. }), "bit {bit}");
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
@@ -455,10 +391,7 @@ mod tests {
         // The canary of the test above: with the CRC made right again, a flipped bit of key or value goes unseen.
         let mut fields = FOO_BAR[8..].to_vec();
         fields[3] ^= 1;
-        assert_eq!(
-            decode(&framed(&fields)).unwrap(),
-            Record::set(b"goo", b"bar", Timestamp::NONE)
-        );
+        assert_eq!(decode(&framed(&fields)).unwrap(), Record::set(b"goo", b"bar", Timestamp::NONE));
     }
 
     #[test]
@@ -503,10 +436,7 @@ mod tests {
             ("7 bytes of time stamp", b"\x01\x01\0k\0\0abcdefg"),
             ("9 bytes of time stamp", b"\x01\x01\0k\0\0abcdefgh9"),
             ("DEL with a value", b"\x02\x01\0k\x01\0v"),
-            (
-                "DEL with a value and a time stamp",
-                b"\x02\x01\0k\x01\0vabcdefgh",
-            ),
+            ("DEL with a value and a time stamp", b"\x02\x01\0k\x01\0vabcdefgh"),
         ];
         for (why, fields) in wrong {
             let bytes = framed(fields);
@@ -516,10 +446,7 @@ mod tests {
         // The canary: the same frame around right fields is a record.
         assert!(decode(&framed(b"\x01\x01\0k\0\0abcdefgh")).is_ok());
         // Longer than any record, though length and CRC agree.
-        assert!(matches!(
-            decode(&framed(&vec![1; 200_000])),
-            Err(Error::Malformed(_))
-        ));
+        assert!(matches!(decode(&framed(&vec![1; 200_000])), Err(Error::Malformed(_))));
     }
 
     #[test]
@@ -527,11 +454,7 @@ mod tests {
         let zeros = vec![0; 2 * RECORD_MAX];
         for len in (0..400).chain([4096, RECORD_MAX, zeros.len()]) {
             assert!(decode(&zeros[..len]).is_err(), "{len}");
-            let expected = if len < 8 {
-                Next::Incomplete
-            } else {
-                Next::Damaged
-            };
+            let expected = if len < 8 { Next::Incomplete } else { Next::Damaged };
             assert_eq!(next_in(&zeros[..len]), expected, "{len}");
         }
         // Not even behind a length and CRC that are right.
@@ -555,22 +478,13 @@ mod tests {
 
     #[test]
     fn a_cut_record_whose_first_fields_are_wrong_can_not_become_one() {
-        let cut =
-            |op: u8, key_len: u16| [&FOO_BAR[..8], &[op], &key_len.to_le_bytes()[..]].concat();
+        let cut = |op: u8, key_len: u16| [&FOO_BAR[..8], &[op], &key_len.to_le_bytes()[..]].concat();
         // Of 27 bytes, 13 are no key even without value and time stamp.
         for (op, key_len) in [(0, 3), (3, 3), (1, 0), (1, 15), (2, 65_535)] {
-            assert_eq!(
-                next_in(&cut(op, key_len)),
-                Next::Damaged,
-                "op {op}, key_len {key_len}"
-            );
+            assert_eq!(next_in(&cut(op, key_len)), Next::Damaged, "op {op}, key_len {key_len}");
         }
         for (op, key_len) in [(1, 3), (2, 6), (1, 14)] {
-            assert_eq!(
-                next_in(&cut(op, key_len)),
-                Next::Incomplete,
-                "op {op}, key_len {key_len}"
-            );
+            assert_eq!(next_in(&cut(op, key_len)), Next::Incomplete, "op {op}, key_len {key_len}");
         }
     }
 
@@ -595,11 +509,7 @@ mod tests {
     }
 
     fn record_of((is_set, key, value, ts): &(bool, Vec<u8>, Vec<u8>, u64)) -> Record<'_> {
-        if *is_set {
-            Record::set(key, value, Timestamp(*ts))
-        } else {
-            Record::del(key, Timestamp(*ts))
-        }
+        if *is_set { Record::set(key, value, Timestamp(*ts)) } else { Record::del(key, Timestamp(*ts)) }
     }
 
     proptest! {

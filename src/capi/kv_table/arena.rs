@@ -63,7 +63,7 @@ impl Arena {
     /// A block of `units` units, uninitialised.
     #[inline]
     pub(super) fn alloc(&mut self, units: usize) -> Alloc<NonNull<u8>> {
-        if units - 1 >= SMALL_UNITS {
+        if units > SMALL_UNITS {
             return self.alloc_large(units);
         }
         if self.free_mask >> (units - 1) & 1 != 0 {
@@ -102,6 +102,7 @@ impl Arena {
 
     /// Bytes in all chunks.
     #[cfg(test)]
+    #[allow(dead_code, reason = "for the table's tests")]
     pub(super) fn total(&self) -> usize {
         self.total
     }

@@ -8,11 +8,15 @@
 //! array doubles, bucket `i` becomes `2i` and `2i + 1`, so both arrays are read and written from front to back.
 //! May touch: the arena. Knows nothing of time stamps' meaning.
 #![allow(unsafe_code, reason = "the course's tests walk this table: its pointers are C's")]
-#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a walk along a chain reads in every step; split up it is unreadable")]
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a walk along a chain reads in every step; split up it is unreadable"
+)]
 
 use super::arena::{self, Arena, UNIT};
 use super::{Alloc, Bytes};
 use crate::capi::kv_store::kv_entry;
+use libc::c_char;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_nano_inline};
 use std::ptr::{NonNull, null_mut};
 
@@ -24,7 +28,7 @@ const SECRETS: RapidSecrets = RapidSecrets::seed(0x6c6f_6773_6869_7021);
 
 /// A key and the hash of its bytes up to the first NUL, which is what C sees of it.
 #[derive(Clone, Copy)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub(super) bytes: Bytes,
     pub(super) hash: u32,
 }
@@ -33,11 +37,13 @@ impl Key {
     /// A key without NUL bytes inside.
     ///
     /// # Safety
-    /// The bytes are readable.
+    /// A C string, which stays as it is while the key is used.
     #[inline]
-    pub(super) unsafe fn from_c(bytes: Bytes) -> Key {
-        // SAFETY: readable, says the caller; the slice is gone before anything is written.
-        let hash = hash(unsafe { std::slice::from_raw_parts(bytes.start, bytes.len) });
+    pub(super) unsafe fn of_c_string(key: *const c_char) -> Key {
+        // SAFETY: as above.
+        let bytes = unsafe { Bytes::of_c_string(key) };
+        // SAFETY: as above; the slice is gone before anything is written.
+        let hash = hash(unsafe { bytes.as_slice() });
         Key { bytes, hash }
     }
 
@@ -73,7 +79,7 @@ pub(super) fn hash(visible: &[u8]) -> u32 {
 pub(super) fn bucket_of(hash: u32, buckets: u32) -> usize {
     let scale = |hash: u32, to: u32| (u64::from(hash) * u64::from(to)) >> 32;
     let group = u32::from(GROUP);
-    let bucket = if buckets % group == 0 {
+    let bucket = if buckets.is_multiple_of(group) {
         scale(hash / group * group, buckets / group) * u64::from(group) + u64::from(hash % group)
     } else {
         scale(hash.wrapping_mul(0x9e37_79b1), buckets)
@@ -104,12 +110,8 @@ impl Entry {
     pub(super) fn new(arena: &mut Arena, key: Key, value: Bytes, timestamp: u64) -> Alloc<Entry> {
         let units = units_for(key.bytes.len, value.len);
         let block = arena.alloc(units)?.as_ptr();
-        let prefix = Prefix {
-            hash: key.hash,
-            key_len: key.bytes.len as u32,
-            value_len: value.len as u32,
-            units: units as u32,
-        };
+        let prefix =
+            Prefix { hash: key.hash, key_len: key.bytes.len as u32, value_len: value.len as u32, units: units as u32 };
         // SAFETY: the block has room for the prefix, the entry, and both strings with their NULs; it is new, so it
         // overlaps neither of them.
         unsafe {
@@ -117,7 +119,12 @@ impl Entry {
             let key_at = block.add(KEY_AT);
             let value_at = key_at.add(key.bytes.len + 1);
             let entry: *mut kv_entry = block.add(ENTRY_AT).cast();
-            entry.write(kv_entry { key: key_at.cast(), value: value_at.cast(), next: null_mut(), last_write_ts: timestamp });
+            entry.write(kv_entry {
+                key: key_at.cast(),
+                value: value_at.cast(),
+                next: null_mut(),
+                last_write_ts: timestamp,
+            });
             key_at.copy_from_nonoverlapping(key.bytes.start, key.bytes.len);
             value_at.sub(1).write(0);
             value_at.copy_from_nonoverlapping(value.start, value.len);
@@ -470,10 +477,10 @@ impl Chains {
             if index + 16 < num {
                 prefetch(self.buckets.add(index + 16).read().wrapping_byte_sub(ENTRY_AT));
             }
-            if index + 8 < num {
-                if let Some(entry) = NonNull::new(self.buckets.add(index + 8).read()) {
-                    prefetch(Entry(entry).next().wrapping_byte_sub(ENTRY_AT));
-                }
+            if index + 8 < num
+                && let Some(entry) = NonNull::new(self.buckets.add(index + 8).read())
+            {
+                prefetch(Entry(entry).next().wrapping_byte_sub(ENTRY_AT));
             }
         }
     }
@@ -541,7 +548,7 @@ fn bytes_for(num: u32) -> usize {
 
 /// Asks for the cache line; any address will do.
 #[inline]
-fn prefetch<T>(at: *const T) {
+pub(super) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which never faults.
     unsafe {
