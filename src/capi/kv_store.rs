@@ -3,7 +3,7 @@
 #![allow(non_camel_case_types, reason = "C's names")]
 
 use crate::capi::errno;
-use crate::capi::guard::{call, guard};
+use crate::capi::guard::guard;
 use crate::capi::kv_table::{self, Bytes, CStore};
 use crate::capi::wal_record::wal_record;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ const _: () = {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
     // SAFETY: what the caller promises.
-    call(|| unsafe { create(store, kv_table::DEFAULT_BUCKETS) })
+    guard(-1, || unsafe { status(create(store, kv_table::DEFAULT_BUCKETS)) })
 }
 
 /// Makes an empty store that begins with `num_buckets` buckets. Returns 0, or -1 with `errno` ENOMEM, or EINVAL if `store`
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: c_int) -> c_int {
     // SAFETY: what the caller promises.
-    call(|| unsafe { create(store, num_buckets) })
+    guard(-1, || unsafe { status(create(store, num_buckets)) })
 }
 
 /// Sets `key` to a copy of `value`, whatever is there. The key keeps its time stamp; a new key gets that of its tombstone,
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_set(store: *mut kv_store, key: *const c_char, value: *const c_char) -> c_int {
     // SAFETY: what the caller promises.
-    call(|| unsafe { set(store, key, value, None) })
+    guard(-1, || unsafe { status(set(store, key, value, None)) })
 }
 
 /// Sets `key` to a copy of `value` with the time stamp `ts`, whatever is there; a tombstone is cleared. Returns and rules
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn kv_store_set_ts(
     ts: u64,
 ) -> c_int {
     // SAFETY: what the caller promises.
-    call(|| unsafe { set(store, key, value, Some(ts)) })
+    guard(-1, || unsafe { status(set(store, key, value, Some(ts))) })
 }
 
 /// Returns the value of `key`, or NULL if it is absent. The string is the store's: it is valid until that key is set or
@@ -138,20 +138,8 @@ pub unsafe extern "C" fn kv_store_find(store: *const kv_store, key: *const c_cha
 /// `store` is NULL, zeroed, or a store; `key` is NULL or ends with a NUL, and may be a part of the store.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_del(store: *mut kv_store, key: *const c_char) -> c_int {
-    call(|| {
-        if store.is_null() || key.is_null() {
-            return Err(Error::Invalid("store or key is NULL"));
-        }
-        // SAFETY: what the caller promises.
-        let Some(mut store) = (unsafe { CStore::from_ptr(store) }) else {
-            errno::set(libc::EINVAL);
-            return Ok(0);
-        };
-        // SAFETY: a C string, which stays as it is until this call changes the store.
-        let key = unsafe { store.key(key) };
-        // SAFETY: as above.
-        unsafe { store.delete(key) }.map(c_int::from)
-    })
+    // SAFETY: what the caller promises.
+    guard(-1, || unsafe { status(delete(store, key)) })
 }
 
 /// Returns how many live keys the store holds (at most INT_MAX); 0 with `errno` EINVAL if it is not initialised, -1 with
@@ -212,7 +200,19 @@ pub unsafe extern "C" fn kv_hash(key: *const c_char, num_buckets: c_int) -> c_ui
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_store_apply(store: *mut kv_store, record: *const wal_record) -> c_int {
     // SAFETY: what the caller promises.
-    call(|| unsafe { apply(store, record) }.map(|applied| c_int::from(applied == Applied::Applied)))
+    guard(-1, || unsafe { status(apply(store, record)) })
+}
+
+/// What a C function returns, with `errno` set for an error.
+#[inline]
+fn status(result: Result<c_int>) -> c_int {
+    result.unwrap_or_else(|error| {
+        let code = error.code();
+        let errno = error.errno();
+        drop(error);
+        errno::set(errno);
+        code
+    })
 }
 
 #[inline]
@@ -239,6 +239,22 @@ unsafe fn set(store: *mut kv_store, key: *const c_char, value: *const c_char, ts
 }
 
 #[inline]
+unsafe fn delete(store: *mut kv_store, key: *const c_char) -> Result<c_int> {
+    if store.is_null() || key.is_null() {
+        return Err(Error::Invalid("store or key is NULL"));
+    }
+    // SAFETY: what the caller promises.
+    let Some(mut store) = (unsafe { CStore::from_ptr(store) }) else {
+        errno::set(libc::EINVAL);
+        return Ok(0);
+    };
+    // SAFETY: a C string, which stays as it is until this call changes the store.
+    let key = unsafe { store.key(key) };
+    // SAFETY: as above.
+    unsafe { store.delete(key) }.map(c_int::from)
+}
+
+#[inline]
 unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     // SAFETY: what the caller promises; nothing is written through it.
     let Some(store) = (unsafe { CStore::from_ptr(store.cast_mut()) }).filter(|_| !key.is_null()) else {
@@ -251,7 +267,7 @@ unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     unsafe { store.find(key) }
 }
 
-unsafe fn apply(store: *mut kv_store, record: *const wal_record) -> Result<Applied> {
+unsafe fn apply(store: *mut kv_store, record: *const wal_record) -> Result<c_int> {
     // SAFETY: what the caller promises.
     let store = unsafe { CStore::from_ptr(store) };
     // SAFETY: as above; nobody writes the record meanwhile.
@@ -270,5 +286,6 @@ unsafe fn apply(store: *mut kv_store, record: *const wal_record) -> Result<Appli
         // SAFETY: as above.
         len => unsafe { std::slice::from_raw_parts(record.value.cast(), len) },
     };
-    store.apply(&Record { op, key, value, timestamp: Timestamp(record.timestamp) })
+    let applied = store.apply(&Record { op, key, value, timestamp: Timestamp(record.timestamp) })?;
+    Ok(c_int::from(applied == Applied::Applied))
 }

@@ -20,7 +20,7 @@ struct Slot {
 /// A key-value table that records apply to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
-    slots: HashMap<Box<[u8]>, Slot>,
+    slots: HashMap<Box<[u8]>, Slot, rapidhash::quality::RandomState>,
     live: usize,
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::{fsync, ftruncate, write};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What tells one file from another, whatever its name.
@@ -140,44 +140,45 @@ pub fn replace<E: From<io::Error>>(
     path: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut prefix = name.to_os_string();
-    prefix.push(".tmp-");
-    let temporary = tempfile::Builder::new()
-        .prefix(&prefix)
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(directory_of(path))?;
-    let (file, temporary_path) = temporary.into_parts();
-    let mut writer = BufWriter::with_capacity(256 * 1024, file);
-    content(&mut writer)?;
-    writer.flush()?;
-    writer.get_ref().sync_all()?;
-    temporary_path.persist(path).map_err(|failed| failed.error)?;
-    sync_directory_of(path)?;
-    Ok(())
+    let (temporary, file) = create_beside(path, "tmp")?;
+    let written = (|| {
+        let mut writer = BufWriter::with_capacity(256 * 1024, file);
+        content(&mut writer)?;
+        writer.flush()?;
+        writer.get_ref().sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        Ok(())
+    })();
+    if written.is_err() {
+        drop(std::fs::remove_file(&temporary));
+        return written;
+    }
+    Ok(sync_directory_of(path)?)
+}
+
+/// Creates `<path>.<what>-N` with the first N that is free.
+fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
+    for number in 1u32.. {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(format!(".{what}-{number}"));
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return Ok((PathBuf::from(name), other?)),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
 /// Copies everything from `offset` to the end of `storage` into a new file `<path>.torn-N`, durably, and returns its
 /// name: bytes are cut from a log only after they are safe elsewhere.
 pub fn save_torn_tail(path: &Path, storage: &impl Storage, offset: u64) -> io::Result<PathBuf> {
-    for number in 1u32.. {
-        let mut name = path.as_os_str().to_os_string();
-        name.push(format!(".torn-{number}"));
-        let name = PathBuf::from(name);
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-            Ok(file) => {
-                if let Err(error) = copy_tail(storage, offset, file) {
-                    drop(std::fs::remove_file(&name));
-                    return Err(error);
-                }
-                sync_directory_of(&name)?;
-                return Ok(name);
-            }
-        }
+    let (name, file) = create_beside(path, "torn")?;
+    if let Err(error) = copy_tail(storage, offset, file) {
+        drop(std::fs::remove_file(&name));
+        return Err(error);
     }
-    Err(io::Error::from(io::ErrorKind::AlreadyExists))
+    sync_directory_of(&name)?;
+    Ok(name)
 }
 
 fn copy_tail(storage: &impl Storage, mut offset: u64, mut file: File) -> io::Result<()> {
