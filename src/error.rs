@@ -73,6 +73,12 @@ pub enum Error {
         /// The leader's last LSN.
         leader: Lsn,
     },
+    /// The follower's log and the leader's are different histories. ESTALE.
+    #[error("the follower's record {lsn} is not the leader's: the logs have diverged")]
+    Diverged {
+        /// The record that both have and that differs.
+        lsn: Lsn,
+    },
     /// No slot is free for a follower that wants to join. EADDRNOTAVAIL.
     #[error("no follower slot is free for this peer")]
     NoSlot,
@@ -102,6 +108,7 @@ impl Error {
             Error::TimedOut => libc::ETIMEDOUT,
             Error::Protocol(_) => libc::EPROTO,
             Error::FollowerAhead { .. } => libc::ERANGE,
+            Error::Diverged { .. } => libc::ESTALE,
             Error::NoSlot => libc::EADDRNOTAVAIL,
             Error::OutOfMemory => libc::ENOMEM,
             Error::Io(error) => error.raw_os_error().unwrap_or_else(|| errno_of_kind(error.kind())),

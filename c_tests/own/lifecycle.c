@@ -181,7 +181,7 @@ static void threads_with_their_own(void)
         CHECK_EQ((long)failures, 0);
     }
     for (int i = 0; i < 4; i++) {
-        char path[32];
+        char path[64];
         const char *prefix = names[i];
         snprintf(path, sizeof path, "%s-follower.wal", names[i]);
         CHECK(log_is(path, &prefix, (const int[]){200}, 1));
@@ -242,7 +242,7 @@ static void crash_and_rejoin(void)
     enum { CYCLES = 100 };
     struct replication_config config;
     struct wal_writer writer;
-    uint16_t port;
+    uint16_t port = 0;
     char key[32], value[32];
     uint8_t bytes[256], all[65536];
     int listener = own_listen(&port), written = 0, have = 0, fds = 0;

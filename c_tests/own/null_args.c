@@ -295,7 +295,7 @@ static void follower_rows(void)
     uint8_t bytes[64], frame[68], buffer[8] = {0};
     uint64_t lsn = 77;
     int leader, fd, index = 55;
-    uint16_t port;
+    uint16_t port = 0;
     REQUIRE(own_pair(&leader, &fd, 0) == 0);
     REQUIRE(wal_open(&writer, "follower.wal") == 0 && kv_store_init(&store) == 0);
     int len = wal_record_encode(&record, bytes, sizeof bytes);

@@ -178,7 +178,7 @@ static void ship_leaves_acks_alone(void)
 static void no_sigpipe(void) /* SIGPIPE has its default action here: raised once, and this process is gone */
 {
     int a, b;
-    uint16_t nobody;
+    uint16_t nobody = 0;
     struct sigaction now;
     close(own_listen(&nobody));
     CHECK_EQ(repl_set_leader("127.0.0.1", nobody), 0);

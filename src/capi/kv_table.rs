@@ -10,6 +10,8 @@
 
 mod arena;
 mod chains;
+mod entry;
+mod key;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +22,9 @@ use crate::kv::{Applied, Entry as Visited, StateMachine};
 use crate::types::Timestamp;
 use crate::wal::record::{Op, Record};
 use arena::Arena;
-pub(crate) use chains::Key;
-use chains::{Chains, Entry, Link};
+use chains::{Chains, Link};
+use entry::Entry;
+pub(crate) use key::{Bytes, Key};
 use libc::{c_char, c_int};
 use std::ptr::{NonNull, null, null_mut};
 
@@ -43,43 +46,6 @@ type Alloc<T> = std::result::Result<T, NoMemory>;
 impl From<NoMemory> for Error {
     fn from(_: NoMemory) -> Error {
         Error::OutOfMemory
-    }
-}
-
-/// Bytes that C owns, as pointer and length. What the table holds may itself be the argument of a call that
-/// overwrites it, so these are no slices.
-#[derive(Clone, Copy)]
-pub(crate) struct Bytes {
-    start: *const u8,
-    len: usize,
-}
-
-impl Bytes {
-    const EMPTY: Bytes = Bytes { start: NonNull::dangling().as_ptr(), len: 0 };
-
-    /// The bytes of a C string up to its NUL.
-    ///
-    /// # Safety
-    /// A C string, which stays as it is while the bytes are used.
-    #[inline]
-    pub(crate) unsafe fn of_c_string(string: *const c_char) -> Bytes {
-        // SAFETY: it ends with a NUL, says the caller.
-        Bytes { start: string.cast(), len: unsafe { libc::strlen(string) } }
-    }
-
-    /// # Safety
-    /// The bytes are readable, and nobody writes them while the slice is used.
-    #[inline]
-    unsafe fn as_slice<'a>(self) -> &'a [u8] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-}
-
-impl From<&[u8]> for Bytes {
-    #[inline]
-    fn from(bytes: &[u8]) -> Bytes {
-        Bytes { start: bytes.as_ptr(), len: bytes.len() }
     }
 }
 
@@ -231,7 +197,7 @@ impl CStore {
         let buckets = unsafe { (*store.as_ptr()).buckets };
         // SAFETY: NULL, or buckets that an allocation begins some bytes before: ours, or a program's own.
         let owner = unsafe { chains::owner_of(buckets) };
-        Some(CStore { store, table: NonNull::new(owner)?.cast() })
+        Some(CStore { store, table: NonNull::new(owner)? })
     }
 
     /// Makes a store in memory that may hold anything.
@@ -246,7 +212,7 @@ impl CStore {
         if owner.is_null() {
             return Err(Error::OutOfMemory);
         }
-        let mut live = Chains::new(owner.cast());
+        let mut live = Chains::new(owner);
         if live.reserve(num).is_err() {
             // SAFETY: allocated above.
             unsafe { libc::free(owner.cast()) };
@@ -256,11 +222,13 @@ impl CStore {
         // SAFETY: allocated above, large enough, and aligned as malloc does.
         unsafe { owner.write(Table { live, dead: Chains::new(null_mut()), arena: Arena::new() }) };
         // SAFETY: writable, says the caller.
-        unsafe { (&raw mut (*store).buckets).write(buckets) };
+        unsafe { (*store).buckets = buckets };
         // SAFETY: as above.
-        unsafe { (&raw mut (*store).num_buckets).write(num_buckets) };
-        // SAFETY: as above; it is no live lock. With default attributes it can't fail on Linux.
-        unsafe { libc::pthread_rwlock_init(&raw mut (*store).lock, null()) };
+        unsafe { (*store).num_buckets = num_buckets };
+        // SAFETY: as above.
+        let lock = unsafe { &raw mut (*store).lock };
+        // SAFETY: it is no live lock. With default attributes this can't fail on Linux.
+        unsafe { libc::pthread_rwlock_init(lock, null()) };
         Ok(())
     }
 
@@ -271,11 +239,13 @@ impl CStore {
         // SAFETY: `create` got it from malloc. It has nothing left to drop.
         unsafe { libc::free(self.table.as_ptr().cast()) };
         // SAFETY: a live store is writable.
-        unsafe { (&raw mut (*store).buckets).write(null_mut()) };
+        unsafe { (*store).buckets = null_mut() };
         // SAFETY: as above.
-        unsafe { (&raw mut (*store).num_buckets).write(0) };
+        unsafe { (*store).num_buckets = 0 };
+        // SAFETY: as above.
+        let lock = unsafe { &raw mut (*store).lock };
         // SAFETY: `create` initialised it.
-        unsafe { libc::pthread_rwlock_destroy(&raw mut (*store).lock) };
+        unsafe { libc::pthread_rwlock_destroy(lock) };
     }
 
     /// A key for the calls below. Its bucket is asked for from memory already.
@@ -339,9 +309,9 @@ impl CStore {
         let (buckets, num) = (self.table().live.buckets(), self.table().live.num());
         let store = self.store.as_ptr();
         // SAFETY: a live store is writable, and whoever writes has it alone.
-        unsafe { (&raw mut (*store).buckets).write(buckets) };
+        unsafe { (*store).buckets = buckets };
         // SAFETY: as above. `grow` stays within an `int`.
-        unsafe { (&raw mut (*store).num_buckets).write(num.cast_signed()) };
+        unsafe { (*store).num_buckets = num.cast_signed() };
     }
 
     /// Applies a record whose key is hashed already.
@@ -420,5 +390,5 @@ impl StateMachine for CStore {
 pub(crate) unsafe fn bucket(key: *const c_char, num_buckets: u32) -> u32 {
     // SAFETY: as above.
     let key = unsafe { Key::of_c_string(key) };
-    chains::bucket_of(key.hash, num_buckets) as u32
+    key::bucket_of(key.hash, num_buckets) as u32
 }

@@ -8,12 +8,13 @@
 
 use super::side::{Entry, Table};
 use crate::error::{Error, Result};
+use crate::net::catch_up::Source;
 use crate::net::group::LeaderLog;
 use crate::net::receive::FollowerLog;
 use crate::storage::Storage;
 use crate::storage::file::{self, FileId, FileStorage};
 use crate::types::Lsn;
-use crate::wal::scan::{self, Position};
+use crate::wal::scan::{self, End, Position};
 use crate::wal::tail::{Failure, LogTail};
 use crate::wal::{self, record};
 use std::ffi::OsStr;
@@ -226,6 +227,22 @@ impl FollowerLog for OpenLog<'_> {
         Ok(self.end()?.0)
     }
 
+    fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>> {
+        let tail = self.refresh()?;
+        if lsn == tail.last() && lsn > Lsn::ZERO {
+            return Ok(Some(tail.last_crc()));
+        }
+        if lsn > tail.last() || lsn == Lsn::ZERO {
+            return Ok(None);
+        }
+        let near = tail.near(lsn);
+        let reader = file::reopen_for_reading(self.storage.0)?;
+        let Some(at) = scan::walk(&reader, near, |at| at.lsn >= lsn)? else { return Ok(None) };
+        let mut head = [0; 8];
+        let count = reader.read_at(&mut head, at.offset)?;
+        Ok(record::stored_crc(&head[..count]))
+    }
+
     fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
         Ok(OpenLog::append(self, encoded, &[encoded.len()])?.0)
     }
@@ -282,6 +299,7 @@ pub(super) struct ReadableLog {
     pub(super) storage: FileStorage<File>,
     entry: LogEntry,
     pub(super) path: PathBuf,
+    end: End,
 }
 
 impl LeaderLogByPath {
@@ -326,8 +344,8 @@ impl LeaderLogByPath {
             let _ = key.path.set(&path);
         };
         let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
-        entry.value().tail.refresh(&storage)?;
-        Ok(ReadableLog { storage, entry, path })
+        let end = entry.value().tail.refresh(&storage)?;
+        Ok(ReadableLog { storage, entry, path, end })
     }
 }
 
@@ -340,7 +358,12 @@ impl ReadableLog {
         self.entry.value().tail.len()
     }
 
-    pub(super) fn near(&mut self, lsn: Lsn) -> Position {
+    /// The log as catch-up takes it.
+    pub(super) fn source(&mut self) -> Source<'_, FileStorage<File>> {
+        Source { storage: &self.storage, tail: &self.entry.value().tail, end: self.end }
+    }
+
+    fn near(&mut self, lsn: Lsn) -> Position {
         self.entry.value().tail.near(lsn)
     }
 

@@ -5,7 +5,7 @@ use super::logs::LeaderLogByPath;
 use super::repl_config::replication_config;
 use super::{configs, conns, guard, ptr};
 use crate::error::{Error, Result};
-use crate::net::catch_up::{self, Source, Summary};
+use crate::net::catch_up::{self, Summary};
 use crate::net::group::{Group, Member};
 use crate::net::io::Deadline;
 use crate::net::link::CaughtUp;
@@ -172,20 +172,19 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
     }
     let mut log = log.open()?;
     catch_up::take_rejoin_mark(member, follower)?;
-    let (last, len) = (log.last(), log.len());
-    let near = log.near(follower.next());
-    let source =
-        Source { storage: &log.storage, last, len, near: &|lsn| if lsn == follower.next() { near } else { START } };
-    match catch_up::catch_up(member, &source, follower) {
+    match catch_up::catch_up(member, &log.source(), follower) {
         Ok(summary) => {
             member.online = true;
             member.link.caught_up = summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
-            crate::log_info!("{member}: caught up from LSN {follower} to LSN {last}: {} records", summary.records);
+            let (records, last) = (summary.records, summary.last);
+            crate::log_info!("{member}: caught up from LSN {follower} to LSN {last}: {records} records");
             Ok(summary)
         }
         Err(error) => {
+            let last = log.last();
             let path = log.path.display();
             crate::log_error!("{member}: catch-up from LSN {follower} of {path} (last LSN {last}): {error}");
+            // Refused before anything was sent: the connection is still the program's to use.
             if !matches!(error, Error::FollowerAhead { .. }) && member.fd >= 0 {
                 member.go_offline(format_args!("catch-up: {error}"));
             }
@@ -193,8 +192,6 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
         }
     }
 }
-
-const START: crate::wal::scan::Position = crate::wal::scan::Position { offset: 0, lsn: Lsn(1) };
 
 /// Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or -1
 /// with `errno` EINVAL for NULL or an empty path, ENAMETOOLONG.

@@ -7,12 +7,17 @@
 use super::group::Member;
 use super::io::{self, Deadline, Received};
 use crate::error::{Error, Result};
-use crate::replication::message::{self, ACK_LEN, Ack};
+use crate::net::socket;
+use crate::replication::message::{self, ACK_LEN, ACK_OK, Ack};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::Lsn;
 use crate::wal::record;
-use crate::wal::scan::{self, Position};
+use crate::wal::scan::{self, End, Position};
+use crate::wal::tail::LogTail;
+
+/// How much is sent at once.
+const SEND_BYTES: usize = 256 * 1024;
 
 /// What a catch-up did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,17 +34,20 @@ pub struct Summary {
     pub last_record: Option<(usize, u32)>,
 }
 
-/// A leader's log to catch up from: its bytes, how far they go, and a place near any record.
+/// A leader's log to catch up from: its bytes, and what is known of them.
+#[derive(Debug)]
 pub struct Source<'a, S: Storage> {
     /// The log.
     pub storage: &'a S,
-    /// Last LSN.
-    pub last: Lsn,
-    /// Bytes of whole records.
-    pub len: u64,
-    /// A place at or shortly before a record.
-    pub near: &'a dyn Fn(Lsn) -> Position,
+    /// Where it ends, and where records lie.
+    pub tail: &'a LogTail,
+    /// How it ends: damage may be in the range, and more records behind it.
+    pub end: End,
 }
+
+/// How long a follower has to answer a CHECK. One that does not (it runs in this very thread) still checks for itself
+/// before it takes a record.
+const CHECK_MS: i32 = 1_000;
 
 /// The ack that a logship follower sends behind its rejoin message shows that it is one. It is no ack for a record, so
 /// it is taken off the connection before a program reads acks from it.
@@ -59,27 +67,94 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
 
 /// Ships every record after `follower`, the last LSN that the follower has, to it alone.
 ///
-/// On an error the follower is offline. [`Error::FollowerAhead`]; [`Error::Damaged`] when the range holds damage: what
-/// came before it was shipped.
+/// Errors: [`Error::NotConnected`]; [`Error::FollowerAhead`]; [`Error::Diverged`]; [`Error::Damaged`] when the range
+/// holds damage: what came before it was shipped.
 pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
-    let mut summary = Summary { last: source.last, log_len: source.len, ..Summary::default() };
-    let after = match rejoin::decide(follower, source.last)? {
-        rejoin::Decision::UpToDate => source.last,
-        rejoin::Decision::ShipAfter(after) => after,
+    if socket::has_hung_up(member.fd) {
+        return Err(Error::NotConnected);
+    }
+    let last = source.tail.last();
+    // A log that is being appended to may end in the middle of a record; anything else there is damage.
+    let damaged = source.end.damaged && !source.end.cut;
+    let damage = Error::Damaged { offset: source.end.next.offset, after: last };
+    let after = match rejoin::decide(follower, last) {
+        Ok(rejoin::Decision::UpToDate) => last,
+        Ok(rejoin::Decision::ShipAfter(after)) => after,
+        Err(_) if damaged => return Err(damage),
+        Err(error) => return Err(error),
     };
+    let from = locate(source, after.next())?;
     if member.link.progress.is_logship {
+        check_history(member, source, after)?;
         member.link.progress.next = Some(after.next());
         member.send(&message::encode_position(after.next()), Deadline::send())?;
     }
-    if after == source.last {
-        return Ok(summary);
+    let mut summary = Summary { last, log_len: source.tail.len(), ..Summary::default() };
+    if after < last {
+        stream(member, source, from, &mut summary)?;
     }
-    let near = (source.near)(after.next());
-    let Some(from) = scan::walk(source.storage, near, |at| at.lsn >= after.next())? else {
-        return Err(Error::Damaged { offset: near.offset, after });
-    };
-    let mut out = Vec::with_capacity(512 * 1024);
-    let end = scan::scan(source.storage, from, source.len, |batch| {
+    if damaged { Err(damage) } else { Ok(summary) }
+}
+
+/// Where record `lsn` begins, or would.
+fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
+    let near = source.tail.near(lsn);
+    let found = scan::walk(source.storage, near, |at| at.lsn >= lsn)?;
+    found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })
+}
+
+/// Asks the follower whether its record `lsn` is ours. It refuses by itself if not; its answer tells us.
+fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, lsn: Lsn) -> Result<()> {
+    if lsn == Lsn::ZERO {
+        return Ok(());
+    }
+    let at = locate(source, lsn)?;
+    let mut head = [0; 8];
+    source.storage.read_at(&mut head, at.offset)?;
+    let crc = record::stored_crc(&head).ok_or(Error::Damaged { offset: at.offset, after: lsn })?;
+    member.send(&message::encode_check(lsn, crc), Deadline::send())?;
+    let deadline = Deadline::after_ms(CHECK_MS);
+    loop {
+        let mut answer = None;
+        member.link.inbox.extract(|ack| {
+            let is_answer = ack.is_check_answer();
+            if is_answer {
+                answer = Some(*ack);
+            }
+            is_answer
+        });
+        match answer {
+            Some(ack) if ack.status == ACK_OK => return Ok(()),
+            Some(ack) => {
+                crate::log_error!(
+                    "{member}: its record {lsn} is not ours (CRC {crc:08x}); its log ends at LSN {}, ours at LSN {}",
+                    ack.lsn,
+                    source.tail.last()
+                );
+                return Err(Error::Diverged { lsn });
+            }
+            None => {}
+        }
+        match io::wait_readable(member.fd, deadline) {
+            Ok(()) if member.drain() => {}
+            Ok(()) => return Err(Error::NotConnected),
+            Err(Error::TimedOut) => {
+                crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn stream<S: Storage>(
+    member: &mut Member<'_>,
+    source: &Source<'_, S>,
+    from: Position,
+    summary: &mut Summary,
+) -> Result<()> {
+    let mut out = Vec::with_capacity(SEND_BYTES + 2 * record::RECORD_MAX);
+    let end = scan::scan(source.storage, from, source.tail.len(), |batch| {
         let mut rest = batch.encoded;
         for _ in batch.records {
             let len = record::frame_len(rest).unwrap_or(rest.len());
@@ -91,7 +166,7 @@ pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
             summary.records += 1;
             summary.bytes += (header.len() + len) as u64;
             summary.last_record = Some((len, record::stored_crc(one).unwrap_or(0)));
-            if out.len() >= 256 * 1024 {
+            if out.len() >= SEND_BYTES {
                 member.send(&out, Deadline::send())?;
                 out.clear();
             }
@@ -102,8 +177,8 @@ pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
     if let Some(next) = &mut member.link.progress.next {
         *next = end.next.lsn;
     }
-    if end.damaged || end.last() < source.last {
+    if end.last() < summary.last {
         return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
     }
-    Ok(summary)
+    Ok(())
 }

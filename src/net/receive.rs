@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::replication::follower::{Follower, Take};
 use crate::replication::frame::{self, Header};
-use crate::replication::message::{self, ACK_CRC_FAIL, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_LIVENESS, Mark};
+use crate::replication::message::{
+    self, ACK_CRC_FAIL, ACK_DIVERGED, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS, Mark,
+};
 use crate::types::Lsn;
 use crate::wal::record;
 use std::os::fd::RawFd;
@@ -16,6 +18,8 @@ use std::os::fd::RawFd;
 pub trait FollowerLog {
     /// The last LSN.
     fn last(&mut self) -> Result<Lsn>;
+    /// The CRC of the record `lsn`; `None` if the log does not have it.
+    fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>>;
     /// Appends one encoded record; it is durable when this returns its LSN.
     fn append(&mut self, encoded: &[u8]) -> Result<Lsn>;
 }
@@ -98,12 +102,30 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
                 }
                 Ok(())
             }
+            Some(Control::Check(lsn, crc)) => self.check(lsn, crc),
             Some(Control::Unknown(kind)) => {
                 crate::log_info!("a control message of unknown type {kind} is passed over");
                 Ok(())
             }
             None => Err(Error::Protocol("a control message too short for its type")),
         }
+    }
+
+    /// Compares the record that the leader builds on with the one here.
+    fn check(&mut self, lsn: Lsn, crc: u32) -> Result<()> {
+        let (last, here) = (self.log.last()?, self.log.crc(lsn)?);
+        let same = here == Some(crc);
+        let status = if same { ACK_OK } else { ACK_DIVERGED };
+        self.answer(last, status, FLAG_LIVENESS | FLAG_CHECKED)?;
+        if same {
+            return Ok(());
+        }
+        self.follower.on_diverged();
+        crate::log_error!(
+            "the leader's record {lsn} has CRC {crc:08x}, this log's has {}: the logs have diverged (last LSN {last})",
+            here.map_or("none".to_owned(), |here| format!("{here:08x}"))
+        );
+        Err(Error::Diverged { lsn })
     }
 
     /// `Ok(None)`: passed over, go on with the next frame.

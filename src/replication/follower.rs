@@ -14,6 +14,8 @@ pub struct Follower {
     positioned: bool,
     /// Records are passed over until the next position.
     discarding: bool,
+    /// The leader's log is another one.
+    diverged: bool,
     /// So many records are here already and come again.
     known: u64,
 }
@@ -36,12 +38,12 @@ impl Follower {
         self.positioned = true;
         self.discarding = next > last.next();
         self.known = if next <= last { last.since(next) + 1 } else { 0 };
-        !self.discarding
+        !self.discarding || self.diverged
     }
 
     /// A record frame is here.
     pub fn on_record(&mut self) -> Take {
-        if self.discarding {
+        if self.discarding || self.diverged {
             Take::Discard
         } else if self.known > 0 {
             self.known -= 1;
@@ -49,6 +51,11 @@ impl Follower {
         } else {
             Take::Store
         }
+    }
+
+    /// The leader's log is another one: nothing more is taken on this connection.
+    pub fn on_diverged(&mut self) {
+        self.diverged = true;
     }
 
     /// The record was not stored: damaged, or the log failed.

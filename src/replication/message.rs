@@ -7,6 +7,8 @@
 //! rejoin, follower to leader, 8 bytes: [last_applied_lsn:8 big-endian]; a logship follower's marked ack comes behind
 //! control, leader to follower: [type:1][body]
 //!   1 POSITION [lsn:8 big-endian]: the next record frame is this one
+//!   2 CHECK [lsn:8 big-endian][crc:4 big-endian]: your record `lsn` must have this CRC; answered at once by an ack
+//!     with flags LIVENESS and CHECKED, status OK or DIVERGED
 //! ```
 #![forbid(unsafe_code)]
 
@@ -25,8 +27,14 @@ pub const ACK_CRC_FAIL: u8 = 1;
 /// Not stored: the follower's log failed.
 pub const ACK_NOT_STORED: u8 = 2;
 
+/// The record that the leader asked about is another one here: the logs have diverged.
+pub const ACK_DIVERGED: u8 = 3;
+
 /// An answer to a heartbeat, which acknowledges nothing.
 pub const FLAG_LIVENESS: u8 = 1;
+
+/// An answer to CHECK.
+pub const FLAG_CHECKED: u8 = 2;
 
 const MARK: [u8; 4] = *b"LSHP";
 const MARK_VERSION: u8 = 1;
@@ -80,6 +88,12 @@ impl Ack {
         self.mark().is_some_and(|mark| mark.flags & FLAG_LIVENESS != 0)
     }
 
+    /// Whether it answers a CHECK.
+    #[must_use]
+    pub fn is_check_answer(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.flags & FLAG_CHECKED != 0)
+    }
+
     /// Its bytes on the wire.
     #[must_use]
     pub fn encode(&self) -> [u8; ACK_LEN] {
@@ -119,13 +133,18 @@ pub fn decode_rejoin(bytes: [u8; REJOIN_LEN]) -> Lsn {
 pub enum Control {
     /// The next record frame is this record.
     Position(Lsn),
+    /// The receiver's record of this LSN must have this CRC.
+    Check(Lsn, u32),
     /// A type that this version does not know: passed over.
     Unknown(u8),
 }
 
 /// Bytes of a POSITION message with its frame header.
 pub const POSITION_LEN: usize = frame::HEADER_LEN + 9;
+/// Bytes of a CHECK message with its frame header.
+pub const CHECK_LEN: usize = frame::HEADER_LEN + 13;
 const TYPE_POSITION: u8 = 1;
+const TYPE_CHECK: u8 = 2;
 
 /// A POSITION message, framed.
 #[must_use]
@@ -137,12 +156,28 @@ pub fn encode_position(next: Lsn) -> [u8; POSITION_LEN] {
     bytes
 }
 
+/// A CHECK message, framed.
+#[must_use]
+pub fn encode_check(lsn: Lsn, crc: u32) -> [u8; CHECK_LEN] {
+    let mut bytes = [0; CHECK_LEN];
+    bytes[..4].copy_from_slice(&[0x80, 0, 0, 13]);
+    bytes[4] = TYPE_CHECK;
+    bytes[5..13].copy_from_slice(&lsn.0.to_be_bytes());
+    bytes[13..].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
 /// Reads a control message's body. `None`: it is empty, or too short for its type.
 #[must_use]
 pub fn decode_control(body: &[u8]) -> Option<Control> {
     let (kind, rest) = body.split_first()?;
     match *kind {
         TYPE_POSITION => Some(Control::Position(Lsn(u64::from_be_bytes(*rest.first_chunk::<8>()?)))),
+        TYPE_CHECK => {
+            let (lsn, rest) = rest.split_first_chunk::<8>()?;
+            let crc = u32::from_be_bytes(*rest.first_chunk::<4>()?);
+            Some(Control::Check(Lsn(u64::from_be_bytes(*lsn)), crc))
+        }
         other => Some(Control::Unknown(other)),
     }
 }
@@ -168,6 +203,9 @@ mod tests {
         assert_eq!(frame::control_header(9).unwrap(), bytes[..4]);
         assert_eq!(decode_control(&bytes[4..]), Some(Control::Position(Lsn(5))));
         assert_eq!(decode_control(&bytes[4..8]), None);
+        let check = encode_check(Lsn(5), 0x0102_0304);
+        assert_eq!(frame::control_header(13).unwrap(), check[..4]);
+        assert_eq!(decode_control(&check[4..]), Some(Control::Check(Lsn(5), 0x0102_0304)));
         assert_eq!(decode_control(&[]), None);
         assert_eq!(decode_control(&[200, 1]), Some(Control::Unknown(200)));
     }

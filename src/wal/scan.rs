@@ -43,6 +43,8 @@ pub struct End {
     pub next: Position,
     /// Whether something that is no whole record stands there.
     pub damaged: bool,
+    /// Whether that may be a write that has not ended: the log ends before the record would.
+    pub cut: bool,
 }
 
 impl End {
@@ -73,11 +75,8 @@ pub fn scan(
         let at_end = count < buffer.len() - kept;
         let (used, whole) = visit_chunk(&buffer[..filled], &mut next, &mut visit)?;
         kept = filled - used;
-        if !whole || (at_end && kept > 0) {
-            return Ok(End { next, damaged: true });
-        }
-        if at_end {
-            return Ok(End { next, damaged: false });
+        if !whole || at_end {
+            return Ok(End { next, damaged: !whole || kept > 0, cut: whole && kept > 0 });
         }
         buffer.copy_within(used..filled, 0);
     }

@@ -74,6 +74,13 @@ impl LogTail {
         Position { offset, lsn }
     }
 
+    /// The CRC of the last record; 0 for an empty log.
+    #[must_use]
+    pub fn last_crc(&self) -> u32 {
+        let [a, b, c, d, ..] = self.heads[1];
+        u32::from_le_bytes([a, b, c, d])
+    }
+
     /// Brings the state up to date with a log that someone else (a forked child, a second writer) appended to, cut or
     /// replaced. Reads only what is new when the log has grown. Returns how the log ends.
     pub fn refresh(&mut self, storage: &impl Storage) -> Result<End> {

@@ -190,6 +190,8 @@ impl Arena {
         // SAFETY: the mask says that the list is not empty, and `push` wrote what is at its head.
         let next = unsafe { free.read() }.next;
         self.free[units - 1] = next;
+        // The next pop reads it, and it may have been freed long ago.
+        prefetch(next);
         self.free_mask &= !(u32::from(next.is_null()) << (units - 1));
         // SAFETY: as above, not NULL.
         unsafe { NonNull::new_unchecked(free.cast()) }
@@ -241,4 +243,16 @@ pub(super) unsafe fn release(base: *mut u8, len: usize) {
         // SAFETY: `obtain` mapped that much.
         unsafe { libc::munmap(base.cast(), len.next_multiple_of(HUGE)) };
     }
+}
+
+/// Asks for a cache line. Any address will do: it is only a hint.
+#[inline]
+pub(super) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
