@@ -44,6 +44,7 @@ rust-test: tools
 	$(CARGO) test --release
 
 c-test: c-test-static c-test-shared
+	c_tests/check_header_forms.sh
 
 c-test-static: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_lessons.sh

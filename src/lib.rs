@@ -5,12 +5,15 @@ pub mod diag;
 pub mod error;
 pub mod kv;
 pub mod net;
+pub mod node;
 pub mod replication;
 pub mod storage;
 pub mod types;
 pub mod wal;
 
 pub use error::{Error, Result};
+pub use kv::table::Store;
+pub use node::{Commit, Follower, FollowerStatus, Joined, Leader, Options};
 pub use types::{Lsn, Timestamp};
 pub use wal::Wal;
 pub use wal::record::{Op, Record};

@@ -207,15 +207,11 @@ impl CStore {
     pub(crate) unsafe fn create(store: *mut kv_store, num_buckets: c_int) -> Result<()> {
         let num = u32::try_from(num_buckets).ok().filter(|num| *num > 0);
         let num = num.ok_or(Error::Invalid("a store needs buckets"))?;
-        // SAFETY: malloc takes any size; the result is checked.
-        let owner: *mut Table = unsafe { libc::malloc(size_of::<Table>()) }.cast();
-        if owner.is_null() {
-            return Err(Error::OutOfMemory);
-        }
-        let mut live = Chains::new(owner);
+        let owner: NonNull<Table> = arena::malloc(size_of::<Table>())?.cast();
+        let mut live = Chains::new(owner.as_ptr());
         if live.reserve(num).is_err() {
             // SAFETY: allocated above.
-            unsafe { libc::free(owner.cast()) };
+            unsafe { libc::free(owner.as_ptr().cast()) };
             return Err(Error::OutOfMemory);
         }
         let buckets = live.buckets();

@@ -14,9 +14,9 @@ use crate::net::receive::FollowerLog;
 use crate::storage::Storage;
 use crate::storage::file::{self, FileId, FileStorage};
 use crate::types::Lsn;
+use crate::wal;
 use crate::wal::scan::{self, End, Position};
 use crate::wal::tail::{Failure, LogTail};
-use crate::wal::{self, record};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -236,11 +236,7 @@ impl FollowerLog for OpenLog<'_> {
             return Ok(None);
         }
         let near = tail.near(lsn);
-        let reader = file::reopen_for_reading(self.storage.0)?;
-        let Some(at) = scan::walk(&reader, near, |at| at.lsn >= lsn)? else { return Ok(None) };
-        let mut head = [0; 8];
-        let count = reader.read_at(&mut head, at.offset)?;
-        Ok(record::stored_crc(&head[..count]))
+        wal::read_crc(&file::reopen_for_reading(self.storage.0)?, near, lsn)
     }
 
     fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
@@ -369,14 +365,7 @@ impl ReadableLog {
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
         let near = self.near(lsn);
-        let missing = Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT));
-        let Some(at) = scan::walk(&self.storage, near, |at| at.lsn >= lsn)? else { return Err(missing) };
-        let mut bytes = vec![0; record::RECORD_MAX];
-        let count = self.storage.read_at(&mut bytes, at.offset)?;
-        let len = record::frame_len(&bytes[..count]).filter(|len| *len <= count).ok_or(missing)?;
-        bytes.truncate(len);
-        record::decode(&bytes)?;
-        Ok(bytes)
+        wal::read_record(&self.storage, near, lsn)
     }
 }
 

@@ -102,7 +102,8 @@ pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_
     let mut conn = conns::of(fd)?;
     let node = conns::node();
     let follower = &mut conn.value().follower;
-    let result = Receiver { fd, follower, log: &mut log, store: &mut store, node, acks }.receive();
+    let result =
+        Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle: Deadline::NEVER }.receive();
     if let Ok((_, len)) = log.end() {
         // SAFETY: not NULL, checked above.
         unsafe { super::wal_writer::publish(writer, len) };

@@ -12,6 +12,7 @@ use crate::replication::message::{self, ACK_LEN, ACK_OK, Ack};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::Lsn;
+use crate::wal;
 use crate::wal::record;
 use crate::wal::scan::{self, End, Position};
 use crate::wal::tail::LogTail;
@@ -108,10 +109,9 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
     if lsn == Lsn::ZERO {
         return Ok(());
     }
-    let at = locate(source, lsn)?;
-    let mut head = [0; 8];
-    source.storage.read_at(&mut head, at.offset)?;
-    let crc = record::stored_crc(&head).ok_or(Error::Damaged { offset: at.offset, after: lsn })?;
+    let near = source.tail.near(lsn);
+    let damage = Error::Damaged { offset: near.offset, after: lsn };
+    let crc = wal::read_crc(source.storage, near, lsn)?.ok_or(damage)?;
     member.send(&message::encode_check(lsn, crc), Deadline::send())?;
     let deadline = Deadline::after_ms(CHECK_MS);
     loop {

@@ -171,7 +171,11 @@ pub fn recv_all(fd: RawFd, into: &mut [u8], first: Deadline) -> Result<bool> {
             }
             Received::Closed if done == 0 => return Ok(false),
             Received::Closed => return Err(Error::NotConnected),
-            Received::Nothing => wait_readable(fd, deadline)?,
+            Received::Nothing => match wait_readable(fd, deadline) {
+                // Half of something is in: the stream is of no use any more, unlike after a wait in vain.
+                Err(Error::TimedOut) if done > 0 => return Err(Errno::ETIMEDOUT.into()),
+                other => other?,
+            },
         }
     }
     Ok(true)

@@ -47,18 +47,19 @@ pub struct Receiver<'a, L: FollowerLog, S: StateMachine> {
     pub node: u8,
     /// Who answers for records.
     pub acks: Acks,
+    /// How long to wait for a frame's first byte.
+    pub idle: Deadline,
 }
 
 impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// Receives frames until one record is stored, and applied or skipped by the conflict rule; returns its LSN.
     ///
-    /// Waits for a frame's first byte as long as TCP says that the leader lives, then the receive deadline for the whole
-    /// frame. Errors: [`Error::CrcMismatch`]: nothing stored, the stream is still in step; [`Error::NotConnected`]: the
+    /// Waits for a frame's first byte until `idle`, then the receive deadline for the whole frame. Errors: [`Error::CrcMismatch`]: nothing stored, the stream is still in step; [`Error::NotConnected`]: the
     /// leader closed in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Lsn> {
         loop {
             let mut word = [0; frame::HEADER_LEN];
-            if !io::recv_all(self.fd, &mut word, Deadline::NEVER)? {
+            if !io::recv_all(self.fd, &mut word, self.idle)? {
                 return Err(Error::NotConnected);
             }
             match frame::header(word)? {
@@ -82,7 +83,13 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
 
     fn body(&self, len: usize) -> Result<Vec<u8>> {
         let mut body = vec![0; len];
-        if io::recv_all(self.fd, &mut body, Deadline::recv())? { Ok(body) } else { Err(Error::NotConnected) }
+        match io::recv_all(self.fd, &mut body, Deadline::recv()) {
+            Ok(true) => Ok(body),
+            Ok(false) => Err(Error::NotConnected),
+            // The header is in: see `recv_all`.
+            Err(Error::TimedOut) => Err(Error::Io(std::io::Error::from_raw_os_error(libc::ETIMEDOUT))),
+            Err(error) => Err(error),
+        }
     }
 
     fn answer(&self, lsn: Lsn, status: u8, flags: u8) -> Result<()> {

@@ -165,6 +165,11 @@ impl<S: Storage> Wal<S> {
         self.tail.near(lsn)
     }
 
+    /// What is known of the log beside its bytes.
+    pub fn tail(&self) -> &LogTail {
+        &self.tail
+    }
+
     /// The storage, for looking at it.
     pub fn storage(&self) -> &S {
         &self.storage
@@ -189,6 +194,26 @@ fn replay_from(path: &Path, storage: &impl Storage, offset: u64, store: &mut imp
         );
     }
     Ok(replay.records)
+}
+
+/// Reads the encoded record `lsn`, walking from `near`, a place at or before it. A log without it is ENOENT.
+pub fn read_record(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<Vec<u8>> {
+    let missing = || Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT));
+    let at = scan::walk(storage, near, |at| at.lsn >= lsn)?.ok_or_else(missing)?;
+    let mut bytes = vec![0; record::RECORD_MAX];
+    let count = storage.read_at(&mut bytes, at.offset)?;
+    let len = record::frame_len(&bytes[..count]).filter(|len| *len <= count).ok_or_else(missing)?;
+    bytes.truncate(len);
+    record::decode(&bytes)?;
+    Ok(bytes)
+}
+
+/// The CRC of record `lsn`, walking from `near`; `None` if the log does not have it.
+pub fn read_crc(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<Option<u32>> {
+    let Some(at) = scan::walk(storage, near, |at| at.lsn >= lsn)? else { return Ok(None) };
+    let mut head = [0; 8];
+    let count = storage.read_at(&mut head, at.offset)?;
+    Ok(record::stored_crc(&head[..count]))
 }
 
 /// Loads a checkpoint into `store`; the store is unchanged if the file is damaged.

@@ -20,6 +20,12 @@ const LARGEST_CHUNK: usize = 32 << 20;
 /// The size of a huge page on x86-64, and from where on memory is mapped instead of allocated.
 const HUGE: usize = 2 << 20;
 
+#[cfg(test)]
+thread_local! {
+    /// Makes every allocation of this thread fail, as without memory.
+    pub(super) static FAIL_ALLOCATIONS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// What stands in the first unit of a chunk.
 struct Chunk {
     previous: *mut Chunk,
@@ -123,8 +129,7 @@ impl Arena {
     #[cold]
     #[inline(never)]
     fn alloc_large(&mut self, units: usize) -> Alloc<NonNull<u8>> {
-        // SAFETY: malloc takes any size; the result is checked.
-        let block = NonNull::new(unsafe { libc::malloc(units * UNIT) }.cast()).ok_or(NoMemory)?;
+        let block = malloc(units * UNIT)?;
         self.large += 1;
         Ok(block)
     }
@@ -190,16 +195,28 @@ impl Arena {
         // SAFETY: the mask says that the list is not empty, and `push` wrote what is at its head.
         let next = unsafe { free.read() }.next;
         self.free[units - 1] = next;
-        // The next pop reads it, and it may have been freed long ago.
-        prefetch(next);
         self.free_mask &= !(u32::from(next.is_null()) << (units - 1));
         // SAFETY: as above, not NULL.
         unsafe { NonNull::new_unchecked(free.cast()) }
     }
 }
 
+/// Memory from malloc, for free to release.
+pub(super) fn malloc(len: usize) -> Alloc<NonNull<u8>> {
+    #[cfg(test)]
+    if FAIL_ALLOCATIONS.get() {
+        return Err(NoMemory);
+    }
+    // SAFETY: malloc takes any size; the result is checked.
+    NonNull::new(unsafe { libc::malloc(len) }.cast()).ok_or(NoMemory)
+}
+
 /// `len` zeroed bytes, aligned to a unit; a mapping with huge pages when that many are asked for.
 pub(super) fn obtain(len: usize) -> Alloc<NonNull<u8>> {
+    #[cfg(test)]
+    if FAIL_ALLOCATIONS.get() {
+        return Err(NoMemory);
+    }
     if len < HUGE {
         // SAFETY: the alignment is a power of two, and the length a multiple of it.
         let base = unsafe { libc::aligned_alloc(UNIT, len.next_multiple_of(UNIT)) };

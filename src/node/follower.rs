@@ -1,0 +1,115 @@
+//! The follower: join the leader, take what was missed, follow.
+#![forbid(unsafe_code)]
+
+use super::WAL_NAME;
+use crate::error::{Error, Result};
+use crate::kv::table::Store;
+use crate::net::io::Deadline;
+use crate::net::receive::{Acks, FollowerLog, Receiver};
+use crate::net::{rejoin, socket};
+use crate::replication::follower;
+use crate::storage::file::{self, FileStorage};
+use crate::types::Lsn;
+use crate::wal::{self, Wal};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A follower: a durable log, the store that it builds, and the connection to its leader. See [`Leader`](super::Leader) for
+/// an example of both ends.
+#[derive(Debug)]
+pub struct Follower {
+    log: Log,
+    store: Store,
+    connection: Option<OwnedFd>,
+    state: follower::Follower,
+    node: u8,
+}
+
+#[derive(Debug)]
+struct Log {
+    wal: Wal,
+    reader: FileStorage<File>,
+}
+
+impl FollowerLog for Log {
+    fn last(&mut self) -> Result<Lsn> {
+        Ok(self.wal.last_lsn())
+    }
+
+    fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>> {
+        if lsn == Lsn::ZERO || lsn > self.wal.last_lsn() {
+            return Ok(None);
+        }
+        wal::read_crc(&self.reader, self.wal.near(lsn), lsn)
+    }
+
+    fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
+        self.wal.append_encoded(encoded, &[encoded.len()])
+    }
+}
+
+/// Opens a node's log and builds its store.
+pub(super) fn open_log(directory: &Path) -> Result<(PathBuf, Wal, Store)> {
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(WAL_NAME);
+    let wal = Wal::open(&path)?;
+    let mut store = Store::default();
+    wal::recover(&path, &mut store)?;
+    Ok((path, wal, store))
+}
+
+impl Follower {
+    /// Opens the log in `directory` (created with it if missing; locked against a second process) and builds the store from
+    /// it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
+    pub fn open(directory: impl AsRef<Path>, node: u8) -> Result<Follower> {
+        let (path, wal, store) = open_log(directory.as_ref())?;
+        let log = Log { wal, reader: file::open_read(&path)? };
+        Ok(Follower { log, store, connection: None, state: follower::Follower::default(), node })
+    }
+
+    /// Connects to the leader within 5 s and tells it where this log ends; what was missed comes first from
+    /// [`follow`](Follower::follow). Call it again after a connection was lost.
+    pub fn join(&mut self, host: &str, port: u16) -> Result<()> {
+        let connection = socket::connect(host, port)?;
+        rejoin::send_rejoin(connection.as_raw_fd(), self.log.wal.last_lsn(), self.node)?;
+        self.state = follower::Follower::default();
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Waits for one record, as long as TCP says that the leader lives; stores it, applies it and acknowledges it. Returns its
+    /// LSN. Heartbeats are answered meanwhile.
+    ///
+    /// Errors: [`Error::CrcMismatch`]: the record came damaged, the leader sends it again: go on. [`Error::NotConnected`]:
+    /// the leader has closed, or `join` was not called. [`Error::Diverged`]: this log is not a part of the leader's. A failed
+    /// append: nothing is stored. After any other error join again.
+    pub fn follow(&mut self) -> Result<Lsn> {
+        self.follow_until(Deadline::NEVER)
+    }
+
+    /// As [`follow`](Follower::follow), but waits no longer than `timeout` for a record to begin: [`Error::TimedOut`], and
+    /// the connection is as good as before.
+    pub fn follow_for(&mut self, timeout: Duration) -> Result<Lsn> {
+        self.follow_until(Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)))
+    }
+
+    fn follow_until(&mut self, idle: Deadline) -> Result<Lsn> {
+        let fd = self.connection.as_ref().ok_or(Error::NotConnected)?.as_raw_fd();
+        let (log, store, follower) = (&mut self.log, &mut self.store, &mut self.state);
+        Receiver { fd, follower, log, store, node: self.node, acks: Acks::ByUs, idle }.receive()
+    }
+
+    /// LSN of the last record in the log.
+    #[must_use]
+    pub fn last_lsn(&self) -> Lsn {
+        self.log.wal.last_lsn()
+    }
+
+    /// The store: reads from a follower see what it has applied, which may be behind the leader.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}

@@ -1,0 +1,316 @@
+//! The leader: append, ship, wait for a quorum; and catch up whoever joins.
+#![forbid(unsafe_code)]
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::kv::StateMachine;
+use crate::kv::table::Store;
+use crate::net::catch_up::{self, Source};
+use crate::net::group::{Group, LeaderLog, MEMBERS_MAX, Member};
+use crate::net::io::{self, Deadline};
+use crate::net::link::{CaughtUp, LastFrame, Link};
+use crate::net::{rejoin, socket};
+use crate::replication::quorum::Policy;
+use crate::storage::file::{self, FileStorage};
+use crate::types::Lsn;
+use crate::wal::record::Record;
+use crate::wal::scan::End;
+use crate::wal::{self, Wal};
+use std::fs::File;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How a leader is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address that followers connect to.
+    pub host: String,
+    /// Port; 0 for any free one, see [`Leader::port`].
+    pub port: u16,
+    /// Followers that there are, up to 8; a quorum is half of them and one more.
+    pub followers: usize,
+    /// Over whom the quorum is counted.
+    pub policy: Policy,
+    /// How long a commit waits for its quorum.
+    pub commit_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            followers: 2,
+            policy: Policy::Strict,
+            commit_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A write that a quorum has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its LSN; of a batch, the last one.
+    pub lsn: Lsn,
+    /// Fewer followers than the strict quorum have it ([`Policy::Degrade`]).
+    pub degraded: bool,
+}
+
+/// A follower that has joined and is caught up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its slot, from 0.
+    pub index: usize,
+    /// The last LSN that it had.
+    pub from: Lsn,
+    /// Records that it was sent.
+    pub records: u64,
+}
+
+/// What a leader knows of a follower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowerStatus {
+    /// Whether it is shipped to and counted on.
+    pub online: bool,
+    /// The highest LSN it has acknowledged on this connection.
+    pub acked: Lsn,
+    /// Records in the log after that.
+    pub lag: u64,
+    /// When it was last heard.
+    pub heard: Option<Instant>,
+    /// Why it was marked offline last; empty for never.
+    pub last_disconnect: String,
+}
+
+#[derive(Default)]
+struct Slot {
+    fd: Option<OwnedFd>,
+    online: bool,
+    link: Box<Link>,
+}
+
+/// A leader: a durable log, the store that it builds, and its followers.
+///
+/// ```
+/// use logship::{Follower, Leader, Options};
+/// use std::time::Duration;
+/// # let (home, away) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// let mut leader = Leader::open(home.path(), Options { followers: 1, ..Options::default() })?;
+/// let port = leader.port();
+/// let away = away.path().to_path_buf();
+/// let follower = std::thread::spawn(move || -> logship::Result<usize> {
+///     let mut follower = Follower::open(&away, 1)?;
+///     follower.join("127.0.0.1", port)?;
+///     while follower.last_lsn().0 < 2 {
+///         follower.follow()?; // stored, durable, acknowledged
+///     }
+///     Ok(follower.store().len())
+/// });
+/// leader.accept(Duration::from_secs(5))?;
+/// leader.set(b"name", b"alice")?; // on the leader's disk and on the follower's
+/// let commit = leader.set(b"city", b"oslo")?;
+/// assert_eq!(commit.lsn.0, 2);
+/// assert_eq!(leader.get(b"name"), Some(&b"alice"[..]));
+/// assert_eq!(follower.join().unwrap()?, 2);
+/// # Ok::<(), logship::Error>(())
+/// ```
+pub struct Leader {
+    wal: Wal,
+    reader: FileStorage<File>,
+    store: Store,
+    slots: Vec<Slot>,
+    last_frame: Box<LastFrame>,
+    listener: OwnedFd,
+    port: u16,
+    options: Options,
+}
+
+struct OwnLog<'a> {
+    wal: &'a Wal,
+    reader: &'a FileStorage<File>,
+}
+
+impl LeaderLog for OwnLog<'_> {
+    fn last(&mut self) -> Option<Lsn> {
+        Some(self.wal.last_lsn())
+    }
+
+    fn byte_len(&mut self) -> Option<u64> {
+        Some(self.wal.len())
+    }
+
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        wal::read_record(self.reader, self.wal.near(lsn), lsn)
+    }
+}
+
+impl Leader {
+    /// Opens the log in `directory` (created with it if missing; locked against a second leader), builds the store from it
+    /// and listens for followers.
+    pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Leader> {
+        if options.followers > MEMBERS_MAX {
+            return Err(Error::Invalid("a leader has at most 8 followers"));
+        }
+        let (path, wal, store) = super::follower::open_log(directory.as_ref())?;
+        let reader = file::open_read(&path)?;
+        let (listener, port) = socket::listen(&options.host, options.port)?;
+        let slots = std::iter::repeat_with(Slot::default).take(options.followers).collect();
+        Ok(Leader { wal, reader, store, slots, last_frame: Box::default(), listener, port, options })
+    }
+
+    /// The port that followers connect to.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits for one follower to join or rejoin, catches it up and counts on it from then on.
+    ///
+    /// A follower that gives its number n gets slot n - 1, also if the slot seems online: its old connection is dead. Errors:
+    /// [`Error::TimedOut`] nobody came; [`Error::NoSlot`]; [`Error::FollowerAhead`] and [`Error::Diverged`]: its log is no
+    /// part of this one, and it is refused.
+    pub fn accept(&mut self, timeout: Duration) -> Result<Joined> {
+        let listener = self.listener.as_raw_fd();
+        io::wait_readable(listener, Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)))?;
+        let fd = socket::accept(listener)?;
+        let message = rejoin::read_rejoin(fd.as_raw_fd())?;
+        let node = message.mark.map_or(0, |mark| usize::from(mark.node));
+        let index = match node {
+            0 => self.slots.iter().position(|slot| !slot.online),
+            number => Some(number - 1).filter(|index| *index < self.slots.len()),
+        };
+        let index = index.ok_or(Error::NoSlot)?;
+        let slot = &mut self.slots[index];
+        slot.link.attach(socket::identify(fd.as_raw_fd()).ok_or(Error::NotConnected)?);
+        slot.link.progress.is_logship = message.mark.is_some();
+        slot.online = false;
+        slot.fd = Some(fd);
+        self.catch_up(index, message.last)
+    }
+
+    fn catch_up(&mut self, index: usize, from: Lsn) -> Result<Joined> {
+        let (storage, tail) = (&self.reader, self.wal.tail());
+        let source = Source { storage, tail, end: End { next: tail.next(), damaged: false, cut: false } };
+        let mut member = member(index, &self.options.host, &mut self.slots[index]);
+        let result = catch_up::catch_up(&mut member, &source, from);
+        match result {
+            Ok(summary) => {
+                member.online = true;
+                member.link.caught_up = summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
+                let fd = member.fd;
+                self.publish(index, fd, true);
+                Ok(Joined { index, from, records: summary.records })
+            }
+            Err(error) => {
+                if member.fd >= 0 {
+                    member.go_offline(format_args!("catch-up from LSN {from}: {error}"));
+                }
+                self.publish(index, -1, false);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sets a key. Returns once the write is durable here and on a quorum.
+    ///
+    /// Errors: [`Error::TimedOut`] and [`Error::NoQuorum`]: it is durable here and maybe on some followers, not committed;
+    /// it stays in the log and followers get it when they rejoin. Any other error: it is not in the log.
+    pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<Commit> {
+        self.commit(&[Record::set(key, value, clock::next_timestamp())])
+    }
+
+    /// Deletes a key; as [`set`](Leader::set).
+    pub fn delete(&mut self, key: &[u8]) -> Result<Commit> {
+        self.commit(&[Record::del(key, clock::next_timestamp())])
+    }
+
+    /// Writes records with one fsync and waits until a quorum has all of them; as [`set`](Leader::set).
+    pub fn commit(&mut self, records: &[Record<'_>]) -> Result<Commit> {
+        if records.is_empty() {
+            return Err(Error::Invalid("an empty batch"));
+        }
+        let mut encoded = Vec::new();
+        let ends = wal::encode_all(records, &mut encoded)?;
+        let lsn = self.wal.append_encoded(&encoded, &ends)?;
+        self.store.apply_all(records)?;
+        let (policy, timeout) = (self.options.policy, self.options.commit_timeout);
+        let degraded = self.with_group(|group| {
+            let mut start = 0;
+            for end in &ends {
+                group.ship(&encoded[start..*end])?;
+                start = *end;
+            }
+            let deadline = Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+            group.wait_quorum(lsn, policy, deadline)
+        })?;
+        Ok(Commit { lsn, degraded })
+    }
+
+    /// Asks every online follower whether it lives; those that stay silent are marked offline. Returns how many answered.
+    pub fn heartbeat(&mut self, timeout: Duration) -> Result<usize> {
+        let deadline = Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+        self.with_group(|group| group.heartbeat(deadline))
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.store.get(key)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// LSN of the last record in the log, committed or not.
+    #[must_use]
+    pub fn last_lsn(&self) -> Lsn {
+        self.wal.last_lsn()
+    }
+
+    /// What is known of each follower.
+    #[must_use]
+    pub fn followers(&self) -> Vec<FollowerStatus> {
+        let status = |slot: &Slot| FollowerStatus {
+            online: slot.online,
+            acked: slot.link.progress.acked,
+            lag: self.wal.last_lsn().since(slot.link.progress.acked),
+            heard: slot.link.heard,
+            last_disconnect: slot.link.reason.to_string(),
+        };
+        self.slots.iter().map(status).collect()
+    }
+
+    fn with_group<T>(&mut self, body: impl FnOnce(&mut Group<'_>) -> Result<T>) -> Result<T> {
+        let mut log = OwnLog { wal: &self.wal, reader: &self.reader };
+        let host = &self.options.host;
+        let members: Vec<_> =
+            self.slots.iter_mut().enumerate().map(|(index, slot)| member(index, host, slot)).collect();
+        let mut group = Group { members, last_frame: &mut self.last_frame, log: &mut log };
+        let result = body(&mut group);
+        let after: Vec<_> = group.members.iter().map(|member| (member.index, member.fd, member.online)).collect();
+        for (index, fd, online) in after {
+            self.publish(index, fd, online);
+        }
+        result
+    }
+
+    /// Takes over what a call has made of a slot. A member that went offline has closed its socket already.
+    fn publish(&mut self, index: usize, fd: RawFd, online: bool) {
+        let slot = &mut self.slots[index];
+        slot.online = online;
+        if fd < 0
+            && let Some(closed) = slot.fd.take()
+        {
+            let _ = closed.into_raw_fd();
+        }
+    }
+}
+
+fn member<'a>(index: usize, host: &'a str, slot: &'a mut Slot) -> Member<'a> {
+    let fd = slot.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+    Member { index, host, port: 0, fd, online: slot.online, link: &mut slot.link }
+}
