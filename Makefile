@@ -83,5 +83,9 @@ asan: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" CFLAGS="$(SANITIZE)" CXXFLAGS="-g -O1 -fsanitize=address,undefined" \
 	    c_tests/run_own.sh
 
+# Both libraries side by side, and what the machine can do, in one table. It judges nothing; RUNS=1 for a quick look.
+bench: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" CARGO="$(CARGO)" c_tests/run_bench.sh
+
 clean:
 	$(CARGO) clean

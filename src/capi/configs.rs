@@ -173,6 +173,19 @@ pub(super) unsafe fn with_group<T>(
     body: impl FnOnce(&mut Group<'_>, &mut Extra<'_>) -> Result<T>,
 ) -> Result<T> {
     // SAFETY: the caller's promise.
+    unsafe { with_group_and(config, None, body) }
+}
+
+/// As [`with_group`], for a call that names a slot whose socket may be new.
+///
+/// # Safety
+/// As for [`with_group`].
+pub(super) unsafe fn with_group_and<T>(
+    config: *mut replication_config,
+    named: Option<usize>,
+    body: impl FnOnce(&mut Group<'_>, &mut Extra<'_>) -> Result<T>,
+) -> Result<T> {
+    // SAFETY: the caller's promise.
     let count = unsafe { follower_count(config) }?;
     let mut entry = of(config)?;
     // SAFETY: as above.
@@ -185,8 +198,12 @@ pub(super) unsafe fn with_group<T>(
     for (index, ((node, host), link)) in nodes.iter().zip(&hosts).zip(links.iter_mut()).enumerate() {
         let online = node.online == 1 && node.fd >= 0;
         let mut member = Member { index, host, port: node.port, fd: node.fd, online, link };
-        if known[index] == SocketId::default() {
-            member.link.socket = SocketId::default(); // `repl_connect` has filled the slot, or nobody has.
+        // Sockets of our own making, and the one in the slot that this call is about, are what the program says they are;
+        // what else has taken the place of a follower's socket is judged by `attach`.
+        let now = socket::identify(node.fd);
+        let is_named = named == Some(index) || now.is_some_and(conns::knows);
+        if known[index] == SocketId::default() || (is_named && now != Some(known[index])) {
+            member.link.socket = SocketId::default();
         }
         let before = member.link.socket;
         member.attach();

@@ -42,6 +42,11 @@ pub(super) fn of(fd: RawFd) -> Result<Entry<'static, SocketId, Conn>> {
     CONNS.find_or_add(|key| *key == id, |key| *key = id, gone)
 }
 
+/// Whether this connection was made, accepted or read from by this library.
+pub(super) fn knows(id: SocketId) -> bool {
+    CONNS.find(|key| *key == id).map_or(true, |entry| entry.is_some())
+}
+
 /// The mark that was read from this connection before, if any.
 pub(super) fn mark_of(id: SocketId) -> Option<Mark> {
     CONNS.find(|key| *key == id).ok().flatten().and_then(|mut entry| entry.value().mark)
