@@ -115,6 +115,8 @@ quorum.commits_per_s|quorum commits, one at a time|+||||1 a record on all 3 node
 quorum.commit_median|quorum commit, median|-||||1 a record on all 3 nodes
 quorum.two_fsyncs|(two fsyncs one after the other, same time)|-||||
 quorum.round_trip|(one loopback round trip, same time)|-||||
+quorum.bare_commit|(the same with no library, same time)|-||||
+quorum.commit_over_bare|commit / the same with no library|-||||
 quorum.commit_over_floor|commit / (two fsyncs + one round trip)|-|||1.25|1 a record on all 3 nodes
 catch_up.all_counted_sent|catch-up of all, bytes counted: sent|-||||none
 catch_up.all_counted_acked|catch-up of all, bytes counted: received|-||||none

@@ -195,19 +195,28 @@ fn a_checkpoint_with_bytes_behind_its_end_is_refused() {
 }
 
 #[test]
-#[ignore = "bug: checkpoint::verify takes a file whose entries swallow the trailer for a lesson's file"]
 fn a_flipped_length_never_makes_the_trailer_a_part_of_the_last_value() {
-    // Of one key and one tombstone with a key of two bytes the trailer is 64 bytes, so one flipped bit in the value's
-    // length makes the entries end where the file does.
-    let store = store_of(&[Write::set(b"k", b"v", 5), Write::del(b"xy", 6)]);
-    let bytes = checkpoint_of(&store, COVERED);
-    let value_len_at = 16 + 2 + 1;
-    assert_eq!(bytes.len(), value_len_at + 2 + 1 + 64);
-    let mut changed = bytes.clone();
-    changed[value_len_at] ^= 64;
-    let mut loaded = Store::new();
-    let result = load(&changed, &mut loaded);
-    assert!(result.is_err(), "loaded as a lesson's file: k = {:?}", loaded.get(b"k"));
+    // Where the trailer's length is a power of two, one flipped bit in the last value's length makes the entries end
+    // where the file does, as a lesson's file has it.
+    let mut tried = 0;
+    for tombstone in 1..300 {
+        let store = store_of(&[Write::set(b"k", b"v", 5), Write::del(&vec![b'x'; tombstone], 6)]);
+        let bytes = checkpoint_of(&store, COVERED);
+        let trailer = bytes.len() - end_of_entries(&store);
+        if !trailer.is_power_of_two() {
+            continue;
+        }
+        let mut changed = bytes.clone();
+        let value_len_at = 16 + 2 + 1;
+        for (byte, flip) in changed[value_len_at..].iter_mut().zip(u16::try_from(trailer).unwrap().to_le_bytes()) {
+            *byte ^= flip;
+        }
+        let mut loaded = mine();
+        let result = load(&changed, &mut loaded);
+        assert!(result.is_err(), "loaded as a lesson's file: k = {:?}", loaded.get(b"k"));
+        tried += 1;
+    }
+    assert!(tried >= 2, "only {tried} trailers had such a length");
 }
 
 #[test]
@@ -466,7 +475,6 @@ fn damage_before_the_checkpoint_costs_nothing() {
 }
 
 #[test]
-#[ignore = "bug: recovery::is_boundary trusts a damaged length that leads past the offset"]
 fn damage_to_a_length_before_the_checkpoint_costs_nothing() {
     damage_before_the_checkpoint_is_covered(|at| (4..8).contains(&at));
 }

@@ -44,6 +44,8 @@ struct Faults {
     full_disk: usize,
     /// One in so many steps the connection breaks and all bytes in flight are lost.
     disconnect: usize,
+    /// One in so many rejoins names an older LSN than the follower has: what was applied lags behind what is stored.
+    stale: usize,
 }
 
 /// What happened in a run: that nothing was proven about what never came up must be seen.
@@ -166,7 +168,10 @@ impl Simulation {
         (self.down, self.up) = (VecDeque::new(), VecDeque::new());
         self.progress.clear();
         self.inbox.clear();
-        let end = Lsn(self.copy.len() as u64);
+        let mut end = Lsn(self.copy.len() as u64);
+        if self.faults.stale > 0 && self.random.one_in(self.faults.stale) {
+            end = Lsn(self.random.below(self.copy.len() + 1) as u64);
+        }
         let after = match rejoin::decide(message::decode_rejoin(message::encode_rejoin(end)), self.last()) {
             Ok(rejoin::Decision::UpToDate) => self.last(),
             Ok(rejoin::Decision::ShipAfter(after)) => after,
@@ -347,7 +352,9 @@ impl Simulation {
                 ours => {
                     let here = record::decode(newest).map(|record| record.timestamp);
                     let there = ours.and_then(|ours| record::decode(ours).ok()).map(|record| record.timestamp);
-                    return Err(format!("record {lsn} of the follower was written as {here:?}, the leader's as {there:?}"));
+                    return Err(format!(
+                        "record {lsn} of the follower was written as {here:?}, the leader's as {there:?}"
+                    ));
                 }
             }
         }
@@ -403,14 +410,15 @@ fn with_positions_the_followers_log_is_always_a_beginning_of_the_leaders_and_end
 
 #[test]
 fn with_positions_a_follower_whose_disk_fails_now_and_then_ends_equal() {
-    let seen = run_seeds(Mode::Positioned, Faults { full_disk: 6, damage: 12, disconnect: 0 }, 200);
+    let seen = run_seeds(Mode::Positioned, Faults { full_disk: 6, damage: 12, ..Faults::default() }, 200);
     assert!(single() || seen.rejected > 200 && seen.discarded > 200, "{seen:?}");
 }
 
 #[test]
 fn with_positions_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing() {
-    let seen = run_seeds(Mode::Positioned, Faults { disconnect: 15, damage: 10, full_disk: 20 }, 200);
-    assert!(single() || seen.damaged > 200 && seen.rejected > 200, "{seen:?}");
+    let faults = Faults { disconnect: 15, damage: 10, full_disk: 20, stale: 3 };
+    let seen = run_seeds(Mode::Positioned, faults, 200);
+    assert!(single() || seen.damaged > 200 && seen.rejected > 200 && seen.known > 200, "{seen:?}");
 }
 
 #[test]
@@ -432,7 +440,7 @@ fn without_positions_records_in_flight_take_a_rejected_ones_place() {
 
 #[test]
 fn a_run_is_the_same_for_the_same_seed() {
-    let faults = Faults { damage: 4, full_disk: 9, disconnect: 30 };
+    let faults = Faults { damage: 4, full_disk: 9, disconnect: 30, stale: 2 };
     let run = |seed| format!("{:?}", Simulation::new(Mode::Positioned, faults, seed).run(250).unwrap());
     assert_eq!(run(42), run(42));
     assert_ne!(run(42), run(43));

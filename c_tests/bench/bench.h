@@ -62,6 +62,12 @@ void write_log(const char *path, int count, int value_len);
 void copy_file(const char *from, const char *to, off_t bytes);
 off_t file_size(const char *path);
 
+/*
+ * Touches `bytes` and gives them back to the kernel. On a virtual machine that reports its free pages to the host, the first
+ * touch after a while costs twenty times the second: that would be a figure of the host, and of chance.
+ */
+void warm_machine(size_t bytes);
+
 /* Makes malloc(3) keep its memory, and touches `bytes` of it, so that what follows pays for no page faults there. */
 void touch_heap(size_t bytes);
 
@@ -92,13 +98,16 @@ void bench_catch_up(void);
 void append_64_and_fsync(int fd);
 int open_probe_file(const char *name);
 
+/* The near end of a loopback connection whose far end, a process, sends back every 16 bytes. */
 struct echo {
-    int fd;             /* the near end of a loopback connection whose far end sends back every 16 bytes */
+    int fd;
     pid_t pid;
 };
 
-void echo_start(struct echo *echo);
-void echo_once(struct echo *echo);
+/* With a file name the far end appends 64 bytes there and fsyncs before it answers. */
+void echo_start(struct echo *echo, const char *fsync_name);
+void echo_ask(const struct echo *echo);
+void echo_answer(const struct echo *echo);
 void echo_stop(struct echo *echo);
 
 #endif

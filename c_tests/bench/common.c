@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -117,6 +118,17 @@ void copy_file(const char *from, const char *to, off_t bytes)
     MUST(fsync(out) == 0);
     MUST(close(in) == 0 && close(out) == 0);
     free(buffer);
+}
+
+void warm_machine(size_t bytes)
+{
+    char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    MUST(memory != MAP_FAILED);
+    /* Without huge pages it is only slower. */
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    memset(memory, 1, bytes);
+    MUST(munmap(memory, bytes) == 0);
 }
 
 void touch_heap(size_t bytes)

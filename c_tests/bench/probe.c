@@ -33,41 +33,57 @@ void append_64_and_fsync(int fd)
 
 /* ---- a process that sends back every 16 bytes -------------------------------------------------------------------- */
 
+struct far_end {
+    int listen_fd;
+    const char *fsync_name;
+};
+
 static void echo_body(void *argument)
 {
-    int fd = repl_accept(*(int *)argument);
+    const struct far_end *self = argument;
+    int fd = repl_accept(self->listen_fd);
+    int file = self->fsync_name != NULL ? open_probe_file(self->fsync_name) : -1;
     char bytes[16];
 
     MUST(fd >= 0);
-    while (recv(fd, bytes, sizeof bytes, MSG_WAITALL) == (ssize_t)sizeof bytes)
+    while (recv(fd, bytes, sizeof bytes, MSG_WAITALL) == (ssize_t)sizeof bytes) {
+        if (file >= 0)
+            append_64_and_fsync(file);
         MUST(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) == (ssize_t)sizeof bytes);
+    }
     close(fd);
 }
 
-static void connect_to_child(struct echo *echo, void (*body)(void *argument))
+static void connect_to_child(struct echo *echo, void (*body)(void *argument), const char *fsync_name)
 {
     struct replication_config config;
     struct repl_node *node = &config.followers[0];
-    int listen_fd;
+    struct far_end far_end = {.fsync_name = fsync_name};
 
     MUST(repl_config_init(&config) == 0);
-    listen_fd = listen_any(node);
-    echo->pid = start_process(body, &listen_fd);
+    far_end.listen_fd = listen_any(node);
+    echo->pid = start_process(body, &far_end);
     connect_node(node);
-    close(listen_fd);
+    close(far_end.listen_fd);
     echo->fd = node->fd;
 }
 
-void echo_start(struct echo *echo)
+void echo_start(struct echo *echo, const char *fsync_name)
 {
-    connect_to_child(echo, echo_body);
+    connect_to_child(echo, echo_body, fsync_name);
 }
 
-void echo_once(struct echo *echo)
+void echo_ask(const struct echo *echo)
 {
     char bytes[16] = "16 bytes, an ack";
 
     MUST(send(echo->fd, bytes, sizeof bytes, MSG_NOSIGNAL) == (ssize_t)sizeof bytes);
+}
+
+void echo_answer(const struct echo *echo)
+{
+    char bytes[16];
+
     MUST(recv(echo->fd, bytes, sizeof bytes, MSG_WAITALL) == (ssize_t)sizeof bytes);
 }
 
@@ -102,11 +118,12 @@ static void probe_round_trip(void)
     static double each[ROUND_TRIPS];
     struct echo echo;
 
-    echo_start(&echo);
+    echo_start(&echo, NULL);
     for (int i = 0; i < ROUND_TRIPS; i++) {
         double start = now_s();
 
-        echo_once(&echo);
+        echo_ask(&echo);
+        echo_answer(&echo);
         each[i] = now_s() - start;
     }
     echo_stop(&echo);
@@ -115,7 +132,7 @@ static void probe_round_trip(void)
 
 static void sink_body(void *argument)
 {
-    int fd = repl_accept(*(int *)argument);
+    int fd = repl_accept(((const struct far_end *)argument)->listen_fd);
     char *buffer = malloc(STREAM_CHUNK);
     long left = STREAM_BYTES;
 
@@ -139,7 +156,7 @@ static void probe_stream(void)
     char end;
 
     MUST(chunk != NULL);
-    connect_to_child(&sink, sink_body);
+    connect_to_child(&sink, sink_body, NULL);
     start = now_s();
     for (long left = STREAM_BYTES; left > 0; left -= STREAM_CHUNK)
         MUST(send_full(sink.fd, chunk, STREAM_CHUNK) == 0);

@@ -17,6 +17,7 @@ static void recover(const char *name, int value_len)
     double start;
 
     write_log("recover.wal", count, value_len);
+    warm_machine((size_t)count * 512);
     start = now_s();
     MUST(kv_store_init(&store) == 0);
     MUST(wal_recover("recover.wal", &store) == count);

@@ -2,7 +2,8 @@
  * The store at a million keys: set of new keys, get in random order, set of keys that are there. Keys lie in the order of
  * use, so that what is measured is the store and not the reading of keys from all over memory.
  *
- * `store` has malloc's memory touched before; `store_cold` is a process that has just begun, as after a restart.
+ * `store` has malloc's memory touched before (a table that maps its memory itself does not gain by that); `store_cold` is a
+ * process that has just begun, as after a restart.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -54,6 +55,7 @@ static void run(const char *prefix, size_t touch)
         snprintf(keys[i], sizeof keys[i], "key-%012d", i);
     memcpy(shuffled, keys, (size_t)count * sizeof *keys);
     shuffle(shuffled, count);
+    warm_machine((size_t)count * 512);
     if (touch > 0)
         touch_heap(touch);
 

@@ -6,10 +6,11 @@
 //! "LSCK" [version:4] [lsn:8] [history:16] [num_tombstones:8]        our trailer, which a lesson's reader ignores
 //! num_keys x   [timestamp:8]                                        in the order of the keys above
 //! num_tombstones x [key_len:2][key][timestamp:8]
-//! [crc32:4]                                                         over every byte before it
+//! [crc32:4] "LSCKEND\n"                                            the CRC is over every byte before it
 //! ```
 //! All integers are little-endian. A file that ends where the trailer would begin was written by a lesson's code and
-//! loads too, with time stamp 0 everywhere. Reading is two passes in bounded memory: the first checks everything, the
+//! loads too, with time stamp 0 everywhere; but one that ends with our last eight bytes did have a trailer, and then a
+//! damaged length made it look like a value. Reading is two passes in bounded memory: the first checks everything, the
 //! second applies, so a damaged file leaves the store as it was.
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ use std::path::Path;
 
 const MAGIC: &[u8; 4] = b"CKPT";
 const TRAILER_MAGIC: &[u8; 4] = b"LSCK";
+const END: &[u8; 8] = b"LSCKEND\n";
 const VERSION: u32 = 1;
 
 /// What a checkpoint says of the log it was taken from.
@@ -90,7 +92,8 @@ pub fn write(store: &impl StateMachine, path: &Path, covered: Covered) -> Result
             out.put(&entry.timestamp.0.to_le_bytes())
         })?;
         let crc = out.crc.finalize();
-        Ok(out.inner.write_all(&crc.to_le_bytes())?)
+        out.inner.write_all(&crc.to_le_bytes())?;
+        Ok(out.inner.write_all(END)?)
     })
 }
 
@@ -131,7 +134,9 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
         timestamps_at: None,
     };
     if reader.offset() == len {
-        return Ok(found);
+        let mut last = [0; END.len()];
+        storage.read_at(&mut last, len.saturating_sub(END.len() as u64))?;
+        return if &last == END { Err(Error::Malformed("the checkpoint's lengths are damaged")) } else { Ok(found) };
     }
     if &reader.array::<4>()? != TRAILER_MAGIC || reader.u32()? != VERSION {
         return Err(Error::Malformed("bytes after the checkpoint's last entry are no trailer"));
@@ -151,7 +156,7 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
     if reader.u32()? != computed {
         return Err(Error::Malformed("the checkpoint's CRC does not match"));
     }
-    if reader.offset() != len {
+    if &reader.array::<8>()? != END || reader.offset() != len {
         return Err(Error::Malformed("the checkpoint has bytes after its CRC"));
     }
     Ok(found)

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::storage::Storage;
 use crate::types::Lsn;
+use std::cell::Cell;
 
 /// What a replay did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +75,16 @@ pub fn is_boundary(storage: &impl Storage, offset: u64) -> Result<bool> {
         return Ok(false);
     }
     let first = Position { offset: 0, lsn: Lsn(1) };
-    match scan::walk(storage, first, |at| at.offset >= offset)? {
-        Some(at) => Ok(at.offset == offset),
-        None => Ok(offset == storage.len()? || scan::is_record_at(storage, offset)?),
+    // The record before the one where the walk ends: `offset` lies in it if the walk goes past `offset`.
+    let (before, at) = (Cell::new(0), Cell::new(0));
+    let walked = scan::walk(storage, first, |position| {
+        before.set(at.replace(position.offset));
+        position.offset >= offset
+    })?;
+    match walked {
+        Some(end) if end.offset == offset => Ok(true),
+        Some(_) if scan::is_record_at(storage, before.get())? => Ok(false),
+        _ => Ok(offset == storage.len()? || scan::is_record_at(storage, offset)?),
     }
 }
 
