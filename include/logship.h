@@ -80,9 +80,9 @@
 #define REPL_FOLLOWER_ONLINE 2
 
 /**
- * A log function: level (`LOGSHIP_LOG_*`), one line without a line feed, and the context given with it. It may be called
- * from any thread that is in a call of this library; the message is gone when it returns. A call on the same object from
- * inside it fails with EBUSY.
+ * A log function: level (`LOGSHIP_LOG_*`), one line without a line feed, and the context given with it. It may be
+ * called from any thread that is in a call of this library; the message is gone when it returns. A call on the same
+ * object from inside it fails with EBUSY.
  */
 typedef void (*logship_log_fn)(int level, const char *message, void *context);
 
@@ -130,22 +130,22 @@ extern "C" {
 const char *logship_version(void);
 
 /**
- * Sends every diagnostic to `function` from now on; NULL brings stderr back (errors and warnings only). The library prints
- * nothing else, and never to stdout.
+ * Sends every diagnostic to `function` from now on; NULL brings stderr back (errors and warnings only). The library
+ * prints nothing else, and never to stdout.
  */
 void logship_set_log(logship_log_fn function,
                      void *context);
 
 /**
- * Sets this process's deadlines in milliseconds: of a whole send, and of a whole frame once its first byte has come (both
- * 5000 at first). 0 leaves one as it is; negative is EINVAL. Returns 0 or -1.
+ * Sets this process's deadlines in milliseconds: of a whole send, and of a whole frame once its first byte has come
+ * (both 5000 at first). 0 leaves one as it is; negative is EINVAL. Returns 0 or -1.
  */
 int repl_set_timeouts(int send_ms,
                       int recv_ms);
 
 /**
- * Sets where `repl_follower_rejoin` finds the leader (at first 127.0.0.1:7000). The host is copied. Returns 0, or -1 with
- * `errno` EINVAL.
+ * Sets where `repl_follower_rejoin` finds the leader (at first 127.0.0.1:7000). The host is copied. Returns 0, or -1
+ * with `errno` EINVAL.
  */
 int repl_set_leader(const char *host,
                     uint16_t port);
@@ -157,13 +157,15 @@ int repl_set_leader(const char *host,
 int logship_set_self(int node);
 
 /**
- * Sets over whom the quorum is counted: REPL_QUORUM_STRICT or REPL_QUORUM_DEGRADE. Returns 0, or -1 with `errno` EINVAL.
+ * Sets over whom the quorum is counted: REPL_QUORUM_STRICT or REPL_QUORUM_DEGRADE. Returns 0, or -1 with `errno`
+ * EINVAL.
  */
 int repl_set_quorum_policy(struct replication_config *config,
                            int policy);
 
 /**
- * Whether the last successful `repl_wait_quorum` had fewer acks than the strict quorum: 1 or 0; -1 with `errno` EINVAL.
+ * Whether the last successful `repl_wait_quorum` had fewer acks than the strict quorum: 1 or 0; -1 with `errno`
+ * EINVAL.
  */
 int repl_last_commit_degraded(const struct replication_config *config);
 
@@ -176,8 +178,8 @@ int repl_get_follower_status(const struct replication_config *config,
                              struct repl_follower_status *out);
 
 /**
- * As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and marked, 1
- * if it came damaged, 2 if the log failed. Returns the same.
+ * As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and
+ * marked, 1 if it came damaged, 2 if the log failed. Returns the same.
  */
 int logship_follow(int fd,
                    struct wal_writer *writer,
@@ -190,8 +192,8 @@ int logship_follow(int fd,
 int64_t logship_last_lsn(const struct wal_writer *writer);
 
 /**
- * Appends `count` records with one write and one fsync: all are durable when this returns 0, none is in the log when it
- * returns -1, with `errno` as `wal_append`. Memory grows with the encoded batch.
+ * Appends `count` records with one write and one fsync: all are durable when this returns 0, none is in the log when
+ * it returns -1, with `errno` as `wal_append`. Memory grows with the encoded batch.
  */
 int logship_append_batch(struct wal_writer *writer,
                          const struct wal_record *records,

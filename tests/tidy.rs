@@ -520,7 +520,6 @@ fn no_line_of_code_is_over_120_columns() {
 }
 
 #[test]
-#[ignore = "96 comments of src/ are longer, most of them in capi"]
 fn no_comment_is_over_120_columns() {
     holds(|source| long_lines(source, is_comment));
 }

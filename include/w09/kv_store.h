@@ -72,25 +72,26 @@ extern "C" {
 int kv_store_init(struct kv_store *store);
 
 /**
- * Makes an empty store that begins with `num_buckets` buckets. Returns 0, or -1 with `errno` ENOMEM, or EINVAL if `store`
- * is NULL or `num_buckets` not above 0. The number grows when there are more keys than buckets, and more than 64.
+ * Makes an empty store that begins with `num_buckets` buckets. Returns 0, or -1 with `errno` ENOMEM, or EINVAL if
+ * `store` is NULL or `num_buckets` not above 0. The number grows when there are more keys than buckets, and more than
+ * 64.
  */
 int kv_store_init_sized(struct kv_store *store,
                         int num_buckets);
 
 /**
- * Sets `key` to a copy of `value`, whatever is there. The key keeps its time stamp; a new key gets that of its tombstone,
- * which is cleared, else 0. Returns 0, or -1 with `errno` ENOMEM (nothing is changed then) or EINVAL if an argument is NULL or the store
- * not initialised. `num_buckets` may grow; entries and values of other keys stay where they are. Never takes `lock`: no
- * other call on this store may run at the same time.
+ * Sets `key` to a copy of `value`, whatever is there. The key keeps its time stamp; a new key gets that of its
+ * tombstone, which is cleared, else 0. Returns 0, or -1 with `errno` ENOMEM (nothing is changed then) or EINVAL if an
+ * argument is NULL or the store not initialised. `num_buckets` may grow; entries and values of other keys stay where
+ * they are. Never takes `lock`: no other call on this store may run at the same time.
  */
 int kv_store_set(struct kv_store *store,
                  const char *key,
                  const char *value);
 
 /**
- * Sets `key` to a copy of `value` with the time stamp `ts`, whatever is there; a tombstone is cleared. Returns and rules
- * as for `kv_store_set`.
+ * Sets `key` to a copy of `value` with the time stamp `ts`, whatever is there; a tombstone is cleared. Returns and
+ * rules as for `kv_store_set`.
  */
 int kv_store_set_ts(struct kv_store *store,
                     const char *key,
@@ -113,16 +114,17 @@ struct kv_entry *kv_store_find(const struct kv_store *store,
                                const char *key);
 
 /**
- * Deletes `key`. Returns 1, or 0 if it is absent (no error; with `errno` EINVAL if the store is not initialised), or -1 with
- * `errno` EINVAL if an argument is NULL, or ENOMEM (nothing is changed then). If the key has a time stamp, a tombstone with it
- * stays behind, which no program sees but `kv_store_apply` and checkpoints heed. Threads as for `kv_store_set`.
+ * Deletes `key`. Returns 1, or 0 if it is absent (no error; with `errno` EINVAL if the store is not initialised), or
+ * -1 with `errno` EINVAL if an argument is NULL, or ENOMEM (nothing is changed then). If the key has a time stamp, a
+ * tombstone with it stays behind, which no program sees but `kv_store_apply` and checkpoints heed. Threads as for
+ * `kv_store_set`.
  */
 int kv_store_del(struct kv_store *store,
                  const char *key);
 
 /**
- * Returns how many live keys the store holds (at most INT_MAX); 0 with `errno` EINVAL if it is not initialised, -1 with
- * EINVAL if `store` is NULL. Threads as for `kv_store_get`.
+ * Returns how many live keys the store holds (at most INT_MAX); 0 with `errno` EINVAL if it is not initialised, -1
+ * with EINVAL if `store` is NULL. Threads as for `kv_store_get`.
  */
 int kv_store_count(const struct kv_store *store);
 
@@ -132,17 +134,18 @@ int kv_store_count(const struct kv_store *store);
 void kv_store_destroy(struct kv_store *store);
 
 /**
- * Returns the bucket, below `num_buckets`, in which a store with that many buckets keeps `key`; 0 with `errno` EINVAL if
- * `key` is NULL or `num_buckets` not above 0. The same in every run. Safe in any thread.
+ * Returns the bucket, below `num_buckets`, in which a store with that many buckets keeps `key`; 0 with `errno` EINVAL
+ * if `key` is NULL or `num_buckets` not above 0. The same in every run. Safe in any thread.
  */
 unsigned int kv_hash(const char *key,
                      int num_buckets);
 
 /**
- * Applies a record by the conflict rule: the higher time stamp wins, then the greater value, and a DEL leaves a tombstone.
- * Returns 1 if it was applied, 0 if an equal or newer write was there already, or -1 with `errno` ENOMEM (nothing is changed then), or
- * EINVAL if an argument is NULL or out of range or the store not initialised. The record stays the caller's; its lengths
- * count, so key and value need no NUL and may contain some. Never takes `lock`; threads as for `kv_store_set`.
+ * Applies a record by the conflict rule: the higher time stamp wins, then the greater value, and a DEL leaves a
+ * tombstone. Returns 1 if it was applied, 0 if an equal or newer write was there already, or -1 with `errno` ENOMEM
+ * (nothing is changed then), or EINVAL if an argument is NULL or out of range or the store not initialised. The record
+ * stays the caller's; its lengths count, so key and value need no NUL and may contain some. Never takes `lock`;
+ * threads as for `kv_store_set`.
  */
 int kv_store_apply(struct kv_store *store,
                    const struct wal_record *record);

@@ -14,9 +14,10 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name, fsynced,
- * renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes, EINVAL for
- * NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for reading.
+ * Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name,
+ * fsynced, renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes,
+ * EINVAL for NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for
+ * reading.
  */
 int wal_checkpoint_write(const struct kv_store *store,
                          const char *checkpoint_path,
@@ -28,8 +29,8 @@ int wal_checkpoint_write(const struct kv_store *store,
 int wal_checkpoint(const struct kv_store *store, const char *checkpoint_path, uint64_t wal_offset);
 
 /**
- * Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which it
- * stands for the log to `*wal_offset_out`. A file without our trailer (a lesson's) loads too. Returns 0, or -1 with
+ * Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which
+ * it stands for the log to `*wal_offset_out`. A file without our trailer (a lesson's) loads too. Returns 0, or -1 with
  * `errno` EBADMSG if the file is damaged (the store is unchanged), ENOENT, EINVAL for NULL, ENOMEM. Takes the store's
  * `lock` for writing around each change.
  */

@@ -70,19 +70,19 @@ extern "C" {
 /**
  * Writes the encoded record to `buffer`: `[crc32:4][length:4][op:1][key_len:2][key][value_len:2][value][timestamp:8]`,
  * little-endian; `length` counts the bytes after itself, the CRC covers everything after its own 4 bytes. A DEL is
- * written without a value. Returns the number of bytes, or -1 with `errno` ENOBUFS if `buf_size` is too small, EINVAL for
- * NULL, an unknown op or an empty key. `WAL_RECORD_MAX` bytes are always enough. Safe in any thread.
+ * written without a value. Returns the number of bytes, or -1 with `errno` ENOBUFS if `buf_size` is too small, EINVAL
+ * for NULL, an unknown op or an empty key. `WAL_RECORD_MAX` bytes are always enough. Safe in any thread.
  */
 int wal_record_encode(const struct wal_record *record,
                       uint8_t *buffer,
                       size_t buf_size);
 
 /**
- * Reads `len` bytes of one encoded record into `*record`. `key` and `value` are allocated with malloc(3) and end with a
- * NUL; a DEL's value is "". Returns 0; `CRC_MISMATCH` (-2, `errno` EBADMSG) if the length field is not `len` - 8 or the
- * CRC does not match; -1 with `errno` EBADMSG if `len` is below the smallest record or a right CRC stands over fields
- * that make none, EINVAL for NULL, ENOMEM. On failure `*record` is zeroed. A record without the last 8 bytes (a W10
- * log) has timestamp 0. Safe in any thread.
+ * Reads `len` bytes of one encoded record into `*record`. `key` and `value` are allocated with malloc(3) and end with
+ * a NUL; a DEL's value is "". Returns 0; `CRC_MISMATCH` (-2, `errno` EBADMSG) if the length field is not `len` - 8 or
+ * the CRC does not match; -1 with `errno` EBADMSG if `len` is below the smallest record or a right CRC stands over
+ * fields that make none, EINVAL for NULL, ENOMEM. On failure `*record` is zeroed. A record without the last 8 bytes (a
+ * W10 log) has timestamp 0. Safe in any thread.
  */
 int wal_record_decode(const uint8_t *buffer,
                       size_t len,

@@ -41,17 +41,17 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Sends one ack, without a mark: it counts for its own LSN. Returns 0, or -1 with `errno` (EPIPE, ECONNRESET, ETIMEDOUT
- * after the send deadline...). Never raises SIGPIPE.
+ * Sends one ack, without a mark: it counts for its own LSN. Returns 0, or -1 with `errno` (EPIPE, ECONNRESET,
+ * ETIMEDOUT after the send deadline...). Never raises SIGPIPE.
  */
 int repl_send_ack(int fd,
                   uint64_t lsn,
                   uint8_t status);
 
 /**
- * Receives one ack. Returns 1; 0 if the peer has closed in order, -1 with `errno` if not (ENOTCONN: closed in the middle of
- * an ack; EINVAL for NULL). Acks that were read early come first. Waits for the first byte as long as TCP says that the
- * peer lives, then the receive deadline for the rest.
+ * Receives one ack. Returns 1; 0 if the peer has closed in order, -1 with `errno` if not (ENOTCONN: closed in the
+ * middle of an ack; EINVAL for NULL). Acks that were read early come first. Waits for the first byte as long as TCP
+ * says that the peer lives, then the receive deadline for the rest.
  */
 int repl_recv_ack(int fd,
                   struct repl_ack *ack);

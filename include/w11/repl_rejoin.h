@@ -14,9 +14,9 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Says to the leader "my log ends at `last_applied_lsn`". A live connection in `leader_fd` is taken as the new one. One
- * that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000) is put
- * under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
+ * Says to the leader "my log ends at `last_applied_lsn`". A live connection in `leader_fd` is taken as the new one.
+ * One that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000)
+ * is put under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
  * `leader_fd` -1 the new descriptor, which is the program's; -1 with `errno` if the leader can't be reached. What the
  * follower missed comes next on the connection: read it with `repl_receive_record`. Blocks at most 10 s.
  */
@@ -31,11 +31,11 @@ int repl_read_rejoin(int fd,
                      uint64_t *last_applied_lsn);
 
 /**
- * Accepts a follower that comes back on `listen_fd`, reads its message and finds its slot: by node number if it gave one
- * (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only if its
- * old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until `repl_catch_up`.
- * Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed), ETIMEDOUT, ENOTCONN,
- * EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
+ * Accepts a follower that comes back on `listen_fd`, reads its message and finds its slot: by node number if it gave
+ * one (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only
+ * if its old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until
+ * `repl_catch_up`. Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed),
+ * ETIMEDOUT, ENOTCONN, EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
  */
 int repl_accept_rejoin(struct replication_config *config,
                        int listen_fd,
@@ -44,20 +44,20 @@ int repl_accept_rejoin(struct replication_config *config,
 
 /**
  * Ships every record after `follower_lsn` to follower `follower_index` alone, on its `fd`, and sets `online` = 1.
- * Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept for
- * `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or several logs
- * might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader; EBADMSG the log is
- * damaged in the range (what came before was shipped); else the send's. The log is `repl_set_wal`'s, else the one that this
- * process opened with `wal_open` and did not receive into, else `leader.wal` in the current directory. Memory stays
- * under 8 MiB whatever was missed.
+ * Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept
+ * for `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or
+ * several logs might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader;
+ * EBADMSG the log is damaged in the range (what came before was shipped); else the send's. The log is
+ * `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not receive into, else `leader.wal`
+ * in the current directory. Memory stays under 8 MiB whatever was missed.
  */
 int repl_catch_up(struct replication_config *config,
                   int follower_index,
                   uint64_t follower_lsn);
 
 /**
- * Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or -1
- * with `errno` EINVAL for NULL or an empty path, ENAMETOOLONG.
+ * Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or
+ * -1 with `errno` EINVAL for NULL or an empty path, ENAMETOOLONG.
  */
 int repl_set_wal(struct replication_config *config,
                  const char *wal_path);
@@ -70,9 +70,9 @@ int repl_set_checkpoint(struct replication_config *config,
                         const char *checkpoint_path);
 
 /**
- * Sends a heartbeat to every online follower and waits at most `timeout_ms` for all answers; those that stay silent are
- * marked offline. Returns how many answered; -1 with `errno` EINVAL for bad arguments. A stopped process is silent although
- * TCP keepalive is satisfied.
+ * Sends a heartbeat to every online follower and waits at most `timeout_ms` for all answers; those that stay silent
+ * are marked offline. Returns how many answered; -1 with `errno` EINVAL for bad arguments. A stopped process is silent
+ * although TCP keepalive is satisfied.
  */
 int repl_heartbeat(struct replication_config *config,
                    int timeout_ms);

@@ -19,39 +19,39 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Sends all `len` bytes. Returns 0, or -1 with `errno`: EPIPE or ECONNRESET if the peer is gone, ETIMEDOUT after the send
- * deadline (5 s unless `repl_set_timeouts`), EINVAL for NULL. Some bytes may be out then. Never raises SIGPIPE.
+ * Sends all `len` bytes. Returns 0, or -1 with `errno`: EPIPE or ECONNRESET if the peer is gone, ETIMEDOUT after the
+ * send deadline (5 s unless `repl_set_timeouts`), EINVAL for NULL. Some bytes may be out then. Never raises SIGPIPE.
  */
 int send_full(int fd,
               const void *buf,
               size_t len);
 
 /**
- * Receives exactly `len` bytes. Returns 0, or -1 with `errno`: ENOTCONN if the peer closed before all came, ETIMEDOUT if the
- * rest did not come within the receive deadline of the first byte, EINVAL for NULL. Acks that were read early come first.
- * Waits for the first byte as long as TCP says that the peer lives.
+ * Receives exactly `len` bytes. Returns 0, or -1 with `errno`: ENOTCONN if the peer closed before all came, ETIMEDOUT
+ * if the rest did not come within the receive deadline of the first byte, EINVAL for NULL. Acks that were read early
+ * come first. Waits for the first byte as long as TCP says that the peer lives.
  */
 int recv_full(int fd,
               void *buf,
               size_t len);
 
 /**
- * Ships one encoded record to every follower with `online` 1, to all of them at the same time. Its content is not looked
- * at. Returns how many got it (0 is no error); -1 with `errno` EINVAL for bad arguments only. A follower that has hung up,
- * fails, or has not taken the whole frame within the send deadline (5 s unless `repl_set_timeouts`) is marked offline:
- * its acks are kept, its socket closed, `fd` -1, one log line. Blocks at most for that deadline.
+ * Ships one encoded record to every follower with `online` 1, to all of them at the same time. Its content is not
+ * looked at. Returns how many got it (0 is no error); -1 with `errno` EINVAL for bad arguments only. A follower that
+ * has hung up, fails, or has not taken the whole frame within the send deadline (5 s unless `repl_set_timeouts`) is
+ * marked offline: its acks are kept, its socket closed, `fd` -1, one log line. Blocks at most for that deadline.
  */
 int repl_ship_record(struct replication_config *config,
                      const uint8_t *encoded_buf,
                      size_t encoded_len);
 
 /**
- * Receives one record: stores it in the log (fsync) and applies it by the conflict rule. Returns 0 then, also if the rule
- * skipped it; `CRC_MISMATCH` (-2) if it came damaged: nothing is stored and the stream is still in step; -1 with `errno` if
- * not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, or the log's own (nothing stored).
- * Sends no ack: the caller does, with `repl_send_ack(fd, logship_last_lsn(writer), 0)`, or status 1 and the next LSN after
- * CRC_MISMATCH. Heartbeats and control messages are answered inside. Waits for a frame's first byte as long as TCP says
- * that the leader lives, then 5 s for the whole frame.
+ * Receives one record: stores it in the log (fsync) and applies it by the conflict rule. Returns 0 then, also if the
+ * rule skipped it; `CRC_MISMATCH` (-2) if it came damaged: nothing is stored and the stream is still in step; -1 with
+ * `errno` if not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, or the log's own
+ * (nothing stored). Sends no ack: the caller does, with `repl_send_ack(fd, logship_last_lsn(writer), 0)`, or status 1
+ * and the next LSN after CRC_MISMATCH. Heartbeats and control messages are answered inside. Waits for a frame's first
+ * byte as long as TCP says that the leader lives, then 5 s for the whole frame.
  */
 int repl_receive_record(int fd,
                         struct wal_writer *writer,

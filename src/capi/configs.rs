@@ -108,8 +108,8 @@ pub(super) fn take_early_bytes(fd: RawFd, into: &mut [u8]) -> usize {
     }
 }
 
-/// Sends bytes on `fd`. If it is a follower's socket in some configuration, acks are drained meanwhile and kept, so that
-/// a send that would block does not wait for a peer that waits for us.
+/// Sends bytes on `fd`. If it is a follower's socket in some configuration, acks are drained meanwhile and kept, so
+/// that a send that would block does not wait for a peer that waits for us.
 pub(super) fn send(fd: RawFd, bytes: &[u8], deadline: Deadline) -> Result<()> {
     let id = socket::identify(fd);
     let known = id.and_then(|id| CONFIGS.find(|key| key.sockets.contains(&id)).ok().flatten());
@@ -198,8 +198,8 @@ pub(super) unsafe fn with_group_and<T>(
     for (index, ((node, host), link)) in nodes.iter().zip(&hosts).zip(links.iter_mut()).enumerate() {
         let online = node.online == 1 && node.fd >= 0;
         let mut member = Member { index, host, port: node.port, fd: node.fd, online, link };
-        // Sockets of our own making, and the one in the slot that this call is about, are what the program says they are;
-        // what else has taken the place of a follower's socket is judged by `attach`.
+        // Sockets of our own making, and the one in the slot that this call is about, are what the program says they
+        // are; what else has taken the place of a follower's socket is judged by `attach`.
         let now = socket::identify(node.fd);
         let is_named = named == Some(index) || now.is_some_and(conns::knows);
         if known[index] == SocketId::default() || (is_named && now != Some(known[index])) {

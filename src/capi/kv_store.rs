@@ -62,8 +62,9 @@ pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
     guard(-1, || unsafe { status(create(store, kv_table::DEFAULT_BUCKETS)) })
 }
 
-/// Makes an empty store that begins with `num_buckets` buckets. Returns 0, or -1 with `errno` ENOMEM, or EINVAL if `store`
-/// is NULL or `num_buckets` not above 0. The number grows when there are more keys than buckets, and more than 64.
+/// Makes an empty store that begins with `num_buckets` buckets. Returns 0, or -1 with `errno` ENOMEM, or EINVAL if
+/// `store` is NULL or `num_buckets` not above 0. The number grows when there are more keys than buckets, and more than
+/// 64.
 ///
 /// # Safety
 /// `store` is NULL or writable memory that is no live store.
@@ -73,10 +74,10 @@ pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: 
     guard(-1, || unsafe { status(create(store, num_buckets)) })
 }
 
-/// Sets `key` to a copy of `value`, whatever is there. The key keeps its time stamp; a new key gets that of its tombstone,
-/// which is cleared, else 0. Returns 0, or -1 with `errno` ENOMEM (nothing is changed then) or EINVAL if an argument is NULL or the store
-/// not initialised. `num_buckets` may grow; entries and values of other keys stay where they are. Never takes `lock`: no
-/// other call on this store may run at the same time.
+/// Sets `key` to a copy of `value`, whatever is there. The key keeps its time stamp; a new key gets that of its
+/// tombstone, which is cleared, else 0. Returns 0, or -1 with `errno` ENOMEM (nothing is changed then) or EINVAL if an
+/// argument is NULL or the store not initialised. `num_buckets` may grow; entries and values of other keys stay where
+/// they are. Never takes `lock`: no other call on this store may run at the same time.
 ///
 /// # Safety
 /// `store` is NULL, zeroed, or a store; the strings are NULL or end with a NUL, and may be parts of the store.
@@ -86,8 +87,8 @@ pub unsafe extern "C" fn kv_store_set(store: *mut kv_store, key: *const c_char, 
     guard(-1, || unsafe { status(set(store, key, value, None)) })
 }
 
-/// Sets `key` to a copy of `value` with the time stamp `ts`, whatever is there; a tombstone is cleared. Returns and rules
-/// as for `kv_store_set`.
+/// Sets `key` to a copy of `value` with the time stamp `ts`, whatever is there; a tombstone is cleared. Returns and
+/// rules as for `kv_store_set`.
 ///
 /// # Safety
 /// As for `kv_store_set`.
@@ -130,9 +131,10 @@ pub unsafe extern "C" fn kv_store_find(store: *const kv_store, key: *const c_cha
     unsafe { find(store, key) }
 }
 
-/// Deletes `key`. Returns 1, or 0 if it is absent (no error; with `errno` EINVAL if the store is not initialised), or -1 with
-/// `errno` EINVAL if an argument is NULL, or ENOMEM (nothing is changed then). If the key has a time stamp, a tombstone with it
-/// stays behind, which no program sees but `kv_store_apply` and checkpoints heed. Threads as for `kv_store_set`.
+/// Deletes `key`. Returns 1, or 0 if it is absent (no error; with `errno` EINVAL if the store is not initialised), or
+/// -1 with `errno` EINVAL if an argument is NULL, or ENOMEM (nothing is changed then). If the key has a time stamp, a
+/// tombstone with it stays behind, which no program sees but `kv_store_apply` and checkpoints heed. Threads as for
+/// `kv_store_set`.
 ///
 /// # Safety
 /// `store` is NULL, zeroed, or a store; `key` is NULL or ends with a NUL, and may be a part of the store.
@@ -142,8 +144,8 @@ pub unsafe extern "C" fn kv_store_del(store: *mut kv_store, key: *const c_char) 
     guard(-1, || unsafe { status(delete(store, key)) })
 }
 
-/// Returns how many live keys the store holds (at most INT_MAX); 0 with `errno` EINVAL if it is not initialised, -1 with
-/// EINVAL if `store` is NULL. Threads as for `kv_store_get`.
+/// Returns how many live keys the store holds (at most INT_MAX); 0 with `errno` EINVAL if it is not initialised, -1
+/// with EINVAL if `store` is NULL. Threads as for `kv_store_get`.
 ///
 /// # Safety
 /// `store` is NULL, zeroed, or a store.
@@ -173,8 +175,8 @@ pub unsafe extern "C" fn kv_store_destroy(store: *mut kv_store) {
     });
 }
 
-/// Returns the bucket, below `num_buckets`, in which a store with that many buckets keeps `key`; 0 with `errno` EINVAL if
-/// `key` is NULL or `num_buckets` not above 0. The same in every run. Safe in any thread.
+/// Returns the bucket, below `num_buckets`, in which a store with that many buckets keeps `key`; 0 with `errno` EINVAL
+/// if `key` is NULL or `num_buckets` not above 0. The same in every run. Safe in any thread.
 ///
 /// # Safety
 /// `key` is NULL or ends with a NUL.
@@ -190,10 +192,11 @@ pub unsafe extern "C" fn kv_hash(key: *const c_char, num_buckets: c_int) -> c_ui
     }
 }
 
-/// Applies a record by the conflict rule: the higher time stamp wins, then the greater value, and a DEL leaves a tombstone.
-/// Returns 1 if it was applied, 0 if an equal or newer write was there already, or -1 with `errno` ENOMEM (nothing is changed then), or
-/// EINVAL if an argument is NULL or out of range or the store not initialised. The record stays the caller's; its lengths
-/// count, so key and value need no NUL and may contain some. Never takes `lock`; threads as for `kv_store_set`.
+/// Applies a record by the conflict rule: the higher time stamp wins, then the greater value, and a DEL leaves a
+/// tombstone. Returns 1 if it was applied, 0 if an equal or newer write was there already, or -1 with `errno` ENOMEM
+/// (nothing is changed then), or EINVAL if an argument is NULL or out of range or the store not initialised. The record
+/// stays the caller's; its lengths count, so key and value need no NUL and may contain some. Never takes `lock`;
+/// threads as for `kv_store_set`.
 ///
 /// # Safety
 /// `store` is NULL, zeroed, or a store; `record` is NULL or points to a record whose strings have their lengths.

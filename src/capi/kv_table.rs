@@ -288,8 +288,8 @@ impl CStore {
 
     #[inline]
     fn table(&self) -> &Table {
-        // SAFETY: a live store's table, which C doesn't see. A shared reference: lookups in several threads may hold one
-        // each.
+        // SAFETY: a live store's table, which C doesn't see. A shared reference: lookups in several threads may hold
+        // one each.
         unsafe { self.table.as_ref() }
     }
 

@@ -1,9 +1,9 @@
 //! What is known of each log beside `struct wal_writer`, which holds a descriptor and an offset only.
 //!
 //! An entry belongs to a descriptor and the inode behind it, so copies of the struct and structs filled by hand find it
-//! too. It stays when the log is closed: its path tells which log a leader catches its followers up from. Every use checks
-//! the file's size and reads what has been added since (by a forked child, another writer), so nothing here is believed
-//! over the file.
+//! too. It stays when the log is closed: its path tells which log a leader catches its followers up from. Every use
+//! checks the file's size and reads what has been added since (by a forked child, another writer), so nothing here is
+//! believed over the file.
 #![forbid(unsafe_code)]
 
 use super::side::{Entry, Table};

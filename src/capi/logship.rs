@@ -54,9 +54,9 @@ pub extern "C" fn logship_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// A log function: level (`LOGSHIP_LOG_*`), one line without a line feed, and the context given with it. It may be called
-/// from any thread that is in a call of this library; the message is gone when it returns. A call on the same object from
-/// inside it fails with EBUSY.
+/// A log function: level (`LOGSHIP_LOG_*`), one line without a line feed, and the context given with it. It may be
+/// called from any thread that is in a call of this library; the message is gone when it returns. A call on the same
+/// object from inside it fails with EBUSY.
 pub type logship_log_fn = Option<unsafe extern "C" fn(level: c_int, message: *const c_char, context: *mut c_void)>;
 
 struct CSink {
@@ -71,8 +71,8 @@ unsafe impl Sync for CSink {}
 
 static C_SINK: RwLock<CSink> = RwLock::new(CSink { function: None, context: std::ptr::null_mut() });
 
-/// Sends every diagnostic to `function` from now on; NULL brings stderr back (errors and warnings only). The library prints
-/// nothing else, and never to stdout.
+/// Sends every diagnostic to `function` from now on; NULL brings stderr back (errors and warnings only). The library
+/// prints nothing else, and never to stdout.
 ///
 /// # Safety
 /// `function` may be called with `context` until it is replaced.
@@ -95,8 +95,8 @@ fn log_to_c(level: Level, message: &str) {
     }
 }
 
-/// Sets this process's deadlines in milliseconds: of a whole send, and of a whole frame once its first byte has come (both
-/// 5000 at first). 0 leaves one as it is; negative is EINVAL. Returns 0 or -1.
+/// Sets this process's deadlines in milliseconds: of a whole send, and of a whole frame once its first byte has come
+/// (both 5000 at first). 0 leaves one as it is; negative is EINVAL. Returns 0 or -1.
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_set_timeouts(send_ms: c_int, recv_ms: c_int) -> c_int {
     guard::call(|| {
@@ -108,8 +108,8 @@ pub extern "C" fn repl_set_timeouts(send_ms: c_int, recv_ms: c_int) -> c_int {
     })
 }
 
-/// Sets where `repl_follower_rejoin` finds the leader (at first 127.0.0.1:7000). The host is copied. Returns 0, or -1 with
-/// `errno` EINVAL.
+/// Sets where `repl_follower_rejoin` finds the leader (at first 127.0.0.1:7000). The host is copied. Returns 0, or -1
+/// with `errno` EINVAL.
 ///
 /// # Safety
 /// `host` is NULL or a C string.
@@ -129,7 +129,8 @@ pub extern "C" fn logship_set_self(node: c_int) -> c_int {
     guard::call(|| repl_config::set_self(node).map(|()| 0))
 }
 
-/// Sets over whom the quorum is counted: REPL_QUORUM_STRICT or REPL_QUORUM_DEGRADE. Returns 0, or -1 with `errno` EINVAL.
+/// Sets over whom the quorum is counted: REPL_QUORUM_STRICT or REPL_QUORUM_DEGRADE. Returns 0, or -1 with `errno`
+/// EINVAL.
 ///
 /// # Safety
 /// `config` is NULL or points to a configuration that no other thread uses.
@@ -147,7 +148,8 @@ pub unsafe extern "C" fn repl_set_quorum_policy(config: *mut replication_config,
     })
 }
 
-/// Whether the last successful `repl_wait_quorum` had fewer acks than the strict quorum: 1 or 0; -1 with `errno` EINVAL.
+/// Whether the last successful `repl_wait_quorum` had fewer acks than the strict quorum: 1 or 0; -1 with `errno`
+/// EINVAL.
 ///
 /// # Safety
 /// `config` is NULL or points to a configuration that no other thread uses.
@@ -230,8 +232,8 @@ fn c_text(bytes: &[u8]) -> [c_char; 96] {
     text
 }
 
-/// As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and marked, 1
-/// if it came damaged, 2 if the log failed. Returns the same.
+/// As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and
+/// marked, 1 if it came damaged, 2 if the log failed. Returns the same.
 ///
 /// # Safety
 /// As for `repl_receive_record`.
@@ -256,8 +258,8 @@ pub unsafe extern "C" fn logship_last_lsn(writer: *const wal_writer) -> i64 {
     guard::call_or(body, |_| -1)
 }
 
-/// Appends `count` records with one write and one fsync: all are durable when this returns 0, none is in the log when it
-/// returns -1, with `errno` as `wal_append`. Memory grows with the encoded batch.
+/// Appends `count` records with one write and one fsync: all are durable when this returns 0, none is in the log when
+/// it returns -1, with `errno` as `wal_append`. Memory grows with the encoded batch.
 ///
 /// # Safety
 /// `writer` is NULL or points to a writer that no other thread uses; `records` to `count` records as for `wal_append`.

@@ -39,8 +39,8 @@ const _: () = {
     assert!(size_of::<repl_ack>() == ACK_LEN);
 };
 
-/// Sends one ack, without a mark: it counts for its own LSN. Returns 0, or -1 with `errno` (EPIPE, ECONNRESET, ETIMEDOUT
-/// after the send deadline...). Never raises SIGPIPE.
+/// Sends one ack, without a mark: it counts for its own LSN. Returns 0, or -1 with `errno` (EPIPE, ECONNRESET,
+/// ETIMEDOUT after the send deadline...). Never raises SIGPIPE.
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_send_ack(fd: c_int, lsn: u64, status: u8) -> c_int {
     guard::call(|| {
@@ -49,9 +49,9 @@ pub extern "C" fn repl_send_ack(fd: c_int, lsn: u64, status: u8) -> c_int {
     })
 }
 
-/// Receives one ack. Returns 1; 0 if the peer has closed in order, -1 with `errno` if not (ENOTCONN: closed in the middle of
-/// an ack; EINVAL for NULL). Acks that were read early come first. Waits for the first byte as long as TCP says that the
-/// peer lives, then the receive deadline for the rest.
+/// Receives one ack. Returns 1; 0 if the peer has closed in order, -1 with `errno` if not (ENOTCONN: closed in the
+/// middle of an ack; EINVAL for NULL). Acks that were read early come first. Waits for the first byte as long as TCP
+/// says that the peer lives, then the receive deadline for the rest.
 ///
 /// # Safety
 /// `ack` points to a writable struct.

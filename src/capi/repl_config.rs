@@ -59,8 +59,8 @@ fn offline_node(port: u16) -> repl_node {
 }
 
 /// Fills in the lesson's nodes: leader 127.0.0.1:7000, followers :7001 and :7002, every `fd` -1, every `online` 0. The
-/// hosts are constants: replace the pointers, don't write through them. Forgets all that was known of a configuration at
-/// this address. Returns 0, or -1 with `errno` EINVAL for NULL.
+/// hosts are constants: replace the pointers, don't write through them. Forgets all that was known of a configuration
+/// at this address. Returns 0, or -1 with `errno` EINVAL for NULL.
 ///
 /// # Safety
 /// `config` is NULL or points to writable memory.
@@ -79,9 +79,10 @@ pub unsafe extern "C" fn repl_config_init(config: *mut replication_config) -> c_
     })
 }
 
-/// Connects to `node->host`, `node->port` within 5 s; sets `fd` and `online` = 1. The socket has TCP_NODELAY and keepalive
-/// as `repl_set_keepalive` sets it. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT, EINVAL for NULL...) and the
-/// node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the program's to close.
+/// Connects to `node->host`, `node->port` within 5 s; sets `fd` and `online` = 1. The socket has TCP_NODELAY and
+/// keepalive as `repl_set_keepalive` sets it. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT, EINVAL for
+/// NULL...) and the node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the program's
+/// to close.
 ///
 /// # Safety
 /// `node` points to a node whose host is a C string.
@@ -101,9 +102,9 @@ pub unsafe extern "C" fn repl_connect(node: *mut repl_node) -> c_int {
     })
 }
 
-/// Listens on `node->host`, `node->port`; port 0 is any free one, written back. SO_REUSEADDR, and the keepalive options,
-/// which Linux hands down to accepted sockets. Returns the listening descriptor, which is the program's to close (the
-/// node's `fd` is not touched), or -1 with `errno` (EADDRINUSE, EADDRNOTAVAIL, EINVAL for NULL...).
+/// Listens on `node->host`, `node->port`; port 0 is any free one, written back. SO_REUSEADDR, and the keepalive
+/// options, which Linux hands down to accepted sockets. Returns the listening descriptor, which is the program's to
+/// close (the node's `fd` is not touched), or -1 with `errno` (EADDRINUSE, EADDRNOTAVAIL, EINVAL for NULL...).
 ///
 /// # Safety
 /// `node` points to a node whose host is a C string.

@@ -18,9 +18,9 @@ use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Says to the leader "my log ends at `last_applied_lsn`". A live connection in `leader_fd` is taken as the new one. One
-/// that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000) is put
-/// under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
+/// Says to the leader "my log ends at `last_applied_lsn`". A live connection in `leader_fd` is taken as the new one.
+/// One that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000)
+/// is put under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
 /// `leader_fd` -1 the new descriptor, which is the program's; -1 with `errno` if the leader can't be reached. What the
 /// follower missed comes next on the connection: read it with `repl_receive_record`. Blocks at most 10 s.
 #[unsafe(no_mangle)]
@@ -68,11 +68,11 @@ fn read_rejoin(fd: RawFd) -> Result<rejoin::Rejoin> {
     Ok(message)
 }
 
-/// Accepts a follower that comes back on `listen_fd`, reads its message and finds its slot: by node number if it gave one
-/// (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only if its
-/// old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until `repl_catch_up`.
-/// Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed), ETIMEDOUT, ENOTCONN,
-/// EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
+/// Accepts a follower that comes back on `listen_fd`, reads its message and finds its slot: by node number if it gave
+/// one (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only
+/// if its old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until
+/// `repl_catch_up`. Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed),
+/// ETIMEDOUT, ENOTCONN, EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses; the others are writable.
@@ -130,12 +130,12 @@ fn take_slot(group: &mut Group<'_>, fd: RawFd, node: u8) -> Result<usize> {
 }
 
 /// Ships every record after `follower_lsn` to follower `follower_index` alone, on its `fd`, and sets `online` = 1.
-/// Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept for
-/// `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or several logs
-/// might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader; EBADMSG the log is
-/// damaged in the range (what came before was shipped); else the send's. The log is `repl_set_wal`'s, else the one that this
-/// process opened with `wal_open` and did not receive into, else `leader.wal` in the current directory. Memory stays
-/// under 8 MiB whatever was missed.
+/// Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept
+/// for `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or
+/// several logs might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader;
+/// EBADMSG the log is damaged in the range (what came before was shipped); else the send's. The log is
+/// `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not receive into, else `leader.wal`
+/// in the current directory. Memory stays under 8 MiB whatever was missed.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses.
@@ -195,8 +195,8 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
     }
 }
 
-/// Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or -1
-/// with `errno` EINVAL for NULL or an empty path, ENAMETOOLONG.
+/// Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or
+/// -1 with `errno` EINVAL for NULL or an empty path, ENAMETOOLONG.
 ///
 /// # Safety
 /// `config` points to a configuration, `wal_path` to a C string.
@@ -225,9 +225,9 @@ pub unsafe extern "C" fn repl_set_checkpoint(config: *mut replication_config, ch
     })
 }
 
-/// Sends a heartbeat to every online follower and waits at most `timeout_ms` for all answers; those that stay silent are
-/// marked offline. Returns how many answered; -1 with `errno` EINVAL for bad arguments. A stopped process is silent although
-/// TCP keepalive is satisfied.
+/// Sends a heartbeat to every online follower and waits at most `timeout_ms` for all answers; those that stay silent
+/// are marked offline. Returns how many answered; -1 with `errno` EINVAL for bad arguments. A stopped process is silent
+/// although TCP keepalive is satisfied.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses.

@@ -1,9 +1,9 @@
 //! Memory for state that C's structs have no room for.
 //!
-//! A [`Table`] is a static list of entries, each in a mapping of its own: nothing of it is on the heap, so a program that
-//! closes what it opened ends with "0 bytes in use at exit". A key is read and changed under the table's lock only; a
-//! value belongs to whoever holds its [`Entry`]. The lock is held for a look-up, never during I/O on the value, and
-//! survives fork(2): a child that inherits it locked by a thread it does not have takes it over.
+//! A [`Table`] is a static list of entries, each in a mapping of its own: nothing of it is on the heap, so a program
+//! that closes what it opened ends with "0 bytes in use at exit". A key is read and changed under the table's lock
+//! only; a value belongs to whoever holds its [`Entry`]. The lock is held for a look-up, never during I/O on the value,
+//! and survives fork(2): a child that inherits it locked by a thread it does not have takes it over.
 #![allow(unsafe_code, reason = "static tables of mapped entries, shared by threads")]
 
 use crate::error::{Error, Result};
@@ -89,8 +89,8 @@ impl<K: Default, V: Default> Table<K, V> {
         self.take(matches)
     }
 
-    /// The entry whose key matches, or a new one whose key `fill` makes. Entries that `may_go` are dropped when there are
-    /// many.
+    /// The entry whose key matches, or a new one whose key `fill` makes. Entries that `may_go` are dropped when there
+    /// are many.
     pub(crate) fn find_or_add(
         &self,
         matches: impl Fn(&K) -> bool,

@@ -62,10 +62,11 @@ pub(super) unsafe fn publish(writer: *mut wal_writer, len: u64) {
     unsafe { (*writer).offset = len };
 }
 
-/// Opens or creates the log at `path` for appending (O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC) and finds the end of
-/// its last whole record. A torn tail is cut off, its bytes kept in `<path>.torn-N`, with a warning. Returns 0, or -1 with
-/// `errno`: EBADMSG if the log is damaged and whole records follow the damage (nothing is changed), EINVAL for NULL, or
-/// what open(2), read(2) or fsync(2) say. `wal_close` closes it. Takes no lock. (`wal_open(path)` is `wal_open_path`.)
+/// Opens or creates the log at `path` for appending (O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC) and finds the end
+/// of its last whole record. A torn tail is cut off, its bytes kept in `<path>.torn-N`, with a warning. Returns 0, or
+/// -1 with `errno`: EBADMSG if the log is damaged and whole records follow the damage (nothing is changed), EINVAL for
+/// NULL, or what open(2), read(2) or fsync(2) say. `wal_close` closes it. Takes no lock. (`wal_open(path)` is
+/// `wal_open_path`.)
 ///
 /// # Safety
 /// `writer` points to a writable struct, `path` is a C string.
@@ -107,10 +108,11 @@ pub unsafe extern "C" fn wal_open_path(path: *const c_char) -> *mut wal_writer {
     )
 }
 
-/// Appends one record; it is durable (fsync) when this returns 0. Returns -1 with `errno` if not: the log is then what it
-/// was. After ENOSPC, EIO or a short write the next append may succeed; after a failed fsync every later append fails
-/// with EIO until the log is reopened. EINVAL for NULL or a record that can't be encoded, EBADMSG if someone has cut or
-/// damaged the log's end since it was opened. One log from one thread at a time. Blocks as long as the disk does.
+/// Appends one record; it is durable (fsync) when this returns 0. Returns -1 with `errno` if not: the log is then what
+/// it was. After ENOSPC, EIO or a short write the next append may succeed; after a failed fsync every later append
+/// fails with EIO until the log is reopened. EINVAL for NULL or a record that can't be encoded, EBADMSG if someone has
+/// cut or damaged the log's end since it was opened. One log from one thread at a time. Blocks as long as the disk
+/// does.
 ///
 /// # Safety
 /// `writer` points to a writer, `record` to a record whose strings have their lengths.
@@ -135,8 +137,8 @@ pub(super) unsafe fn append_all(writer: *mut wal_writer, records: &[Record<'_>])
     Ok(0)
 }
 
-/// Closes the log and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or -1 with `errno`: EINVAL for
-/// NULL, EBADF if it is closed already. Every append that returned 0 is durable already.
+/// Closes the log and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or -1 with `errno`: EINVAL
+/// for NULL, EBADF if it is closed already. Every append that returned 0 is durable already.
 ///
 /// # Safety
 /// `writer` is NULL or points to a writer; one from `wal_open_path` is not used again.

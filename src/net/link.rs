@@ -1,5 +1,5 @@
-//! What a leader keeps beside one follower's socket. Fixed in size, without a heap pointer, so that the C layer can keep
-//! it in memory of its own beside a struct that has no room for it.
+//! What a leader keeps beside one follower's socket. Fixed in size, without a heap pointer, so that the C layer can
+//! keep it in memory of its own beside a struct that has no room for it.
 #![forbid(unsafe_code)]
 
 use super::socket::SocketId;

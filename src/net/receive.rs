@@ -54,8 +54,9 @@ pub struct Receiver<'a, L: FollowerLog, S: StateMachine> {
 impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// Receives frames until one record is stored, and applied or skipped by the conflict rule; returns its LSN.
     ///
-    /// Waits for a frame's first byte until `idle`, then the receive deadline for the whole frame. Errors: [`Error::CrcMismatch`]: nothing stored, the stream is still in step; [`Error::NotConnected`]: the
-    /// leader closed in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
+    /// Waits for a frame's first byte until `idle`, then the receive deadline for the whole frame. Errors:
+    /// [`Error::CrcMismatch`]: nothing stored, the stream is still in step; [`Error::NotConnected`]: the leader closed
+    /// in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Lsn> {
         loop {
             let mut word = [0; frame::HEADER_LEN];

@@ -16,8 +16,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A follower: a durable log, the store that it builds, and the connection to its leader. See [`Leader`](super::Leader) for
-/// an example of both ends.
+/// A follower: a durable log, the store that it builds, and the connection to its leader. See [`Leader`](super::Leader)
+/// for an example of both ends.
 #[derive(Debug)]
 pub struct Follower {
     log: Log,
@@ -61,8 +61,8 @@ pub(super) fn open_log(directory: &Path) -> Result<(PathBuf, Wal, Store)> {
 }
 
 impl Follower {
-    /// Opens the log in `directory` (created with it if missing; locked against a second process) and builds the store from
-    /// it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
+    /// Opens the log in `directory` (created with it if missing; locked against a second process) and builds the store
+    /// from it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
     pub fn open(directory: impl AsRef<Path>, node: u8) -> Result<Follower> {
         let (path, wal, store) = open_log(directory.as_ref())?;
         let log = Log { wal, reader: file::open_read(&path)? };
@@ -79,18 +79,18 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits for one record, as long as TCP says that the leader lives; stores it, applies it and acknowledges it. Returns its
-    /// LSN. Heartbeats are answered meanwhile.
+    /// Waits for one record, as long as TCP says that the leader lives; stores it, applies it and acknowledges it.
+    /// Returns its LSN. Heartbeats are answered meanwhile.
     ///
-    /// Errors: [`Error::CrcMismatch`]: the record came damaged, the leader sends it again: go on. [`Error::NotConnected`]:
-    /// the leader has closed, or `join` was not called. [`Error::Diverged`]: this log is not a part of the leader's. A failed
-    /// append: nothing is stored. After any other error join again.
+    /// Errors: [`Error::CrcMismatch`]: the record came damaged, the leader sends it again: go on.
+    /// [`Error::NotConnected`]: the leader has closed, or `join` was not called. [`Error::Diverged`]: this log is not a
+    /// part of the leader's. A failed append: nothing is stored. After any other error join again.
     pub fn follow(&mut self) -> Result<Lsn> {
         self.follow_until(Deadline::NEVER)
     }
 
-    /// As [`follow`](Follower::follow), but waits no longer than `timeout` for a record to begin: [`Error::TimedOut`], and
-    /// the connection is as good as before.
+    /// As [`follow`](Follower::follow), but waits no longer than `timeout` for a record to begin: [`Error::TimedOut`],
+    /// and the connection is as good as before.
     pub fn follow_for(&mut self, timeout: Duration) -> Result<Lsn> {
         self.follow_until(Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)))
     }

@@ -146,8 +146,8 @@ impl LeaderLog for OwnLog<'_> {
 }
 
 impl Leader {
-    /// Opens the log in `directory` (created with it if missing; locked against a second leader), builds the store from it
-    /// and listens for followers.
+    /// Opens the log in `directory` (created with it if missing; locked against a second leader), builds the store from
+    /// it and listens for followers.
     pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Leader> {
         if options.followers > MEMBERS_MAX {
             return Err(Error::Invalid("a leader has at most 8 followers"));
@@ -167,9 +167,9 @@ impl Leader {
 
     /// Waits for one follower to join or rejoin, catches it up and counts on it from then on.
     ///
-    /// A follower that gives its number n gets slot n - 1, also if the slot seems online: its old connection is dead. Errors:
-    /// [`Error::TimedOut`] nobody came; [`Error::NoSlot`]; [`Error::FollowerAhead`] and [`Error::Diverged`]: its log is no
-    /// part of this one, and it is refused.
+    /// A follower that gives its number n gets slot n - 1, also if the slot seems online: its old connection is dead.
+    /// Errors: [`Error::TimedOut`] nobody came; [`Error::NoSlot`]; [`Error::FollowerAhead`] and [`Error::Diverged`]:
+    /// its log is no part of this one, and it is refused.
     pub fn accept(&mut self, timeout: Duration) -> Result<Joined> {
         let listener = self.listener.as_raw_fd();
         io::wait_readable(listener, Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)))?;
@@ -214,8 +214,8 @@ impl Leader {
 
     /// Sets a key. Returns once the write is durable here and on a quorum.
     ///
-    /// Errors: [`Error::TimedOut`] and [`Error::NoQuorum`]: it is durable here and maybe on some followers, not committed;
-    /// it stays in the log and followers get it when they rejoin. Any other error: it is not in the log.
+    /// Errors: [`Error::TimedOut`] and [`Error::NoQuorum`]: it is durable here and maybe on some followers, not
+    /// committed; it stays in the log and followers get it when they rejoin. Any other error: it is not in the log.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<Commit> {
         self.commit(&[Record::set(key, value, clock::next_timestamp())])
     }
@@ -247,7 +247,8 @@ impl Leader {
         Ok(Commit { lsn, degraded })
     }
 
-    /// Asks every online follower whether it lives; those that stay silent are marked offline. Returns how many answered.
+    /// Asks every online follower whether it lives; those that stay silent are marked offline. Returns how many
+    /// answered.
     pub fn heartbeat(&mut self, timeout: Duration) -> Result<usize> {
         let deadline = Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         self.with_group(|group| group.heartbeat(deadline))

@@ -1,9 +1,9 @@
 //! Acks that were read early, kept until somebody asks for them, in fixed memory.
 //!
-//! A leader that is busy sending must read acks meanwhile, or two full socket buffers wait for each other. What it reads
-//! belongs to whoever asks next: a quorum wait, or a program that reads acks itself with `recv_full`. So the bytes come
-//! out exactly as they came in. Acks that follow each other in step (the next LSN, everything else equal) are one run,
-//! so a million of them take the room of one.
+//! A leader that is busy sending must read acks meanwhile, or two full socket buffers wait for each other. What it
+//! reads belongs to whoever asks next: a quorum wait, or a program that reads acks itself with `recv_full`. So the
+//! bytes come out exactly as they came in. Acks that follow each other in step (the next LSN, everything else equal)
+//! are one run, so a million of them take the room of one.
 #![forbid(unsafe_code)]
 
 use super::message::{ACK_LEN, Ack};

@@ -109,16 +109,17 @@ impl LogTail {
     /// Appends `encoded`, which holds `ends.len()` whole records (`ends` are their ends, counted from its beginning),
     /// and returns when all of it is durable.
     ///
-    /// The log must end where this state says, or nothing is written ([`Error::Damaged`]). A failed write is rolled back to the size that the file had before (only
-    /// if nothing else grew it) and the next append may succeed. A failed sync rolls back too and is
-    /// [`Failure::Sync`]: the caller must latch.
+    /// The log must end where this state says, or nothing is written ([`Error::Damaged`]). A failed write is rolled
+    /// back to the size that the file had before (only if nothing else grew it) and the next append may succeed. A
+    /// failed sync rolls back too and is [`Failure::Sync`]: the caller must latch.
     pub fn append(
         &mut self,
         storage: &mut impl Storage,
         encoded: &[u8],
         ends: &[usize],
     ) -> std::result::Result<Lsn, Failure> {
-        // More than our records: a torn one that could not be cut, or somebody else's. Behind it nothing would be found.
+        // More than our records: a torn one that could not be cut, or somebody else's. Behind it nothing would be
+        // found.
         match storage.len() {
             Ok(len) if len == self.len => {}
             Ok(_) => return Err(Failure::Write(Error::Damaged { offset: self.len, after: self.last })),

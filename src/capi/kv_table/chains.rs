@@ -1,9 +1,9 @@
 //! Entries by key: an array of buckets, each a chain, as C walks it.
 //!
-//! Beside each bucket stands one byte that C does not see, the filter: a bit for every key in the chain, chosen by its hash.
-//! A lookup of a key that is not there, as every new key is, mostly ends there and touches no entry.
-//! A table that grows moves every entry's place in the chains at once, as a walk at any time demands; the entries stay where they are.
-//! May touch: the arena's way of getting memory. Knows nothing of what time stamps mean.
+//! Beside each bucket stands one byte that C does not see, the filter: a bit for every key in the chain, chosen by its
+//! hash. A lookup of a key that is not there, as every new key is, mostly ends there and touches no entry. A table that
+//! grows moves every entry's place in the chains at once, as a walk at any time demands; the entries stay where they
+//! are. May touch: the arena's way of getting memory. Knows nothing of what time stamps mean.
 #![allow(unsafe_code, reason = "the course's tests walk these chains: their pointers are C's")]
 #![allow(
     clippy::multiple_unsafe_ops_per_block,
@@ -19,7 +19,8 @@ use std::ptr::null_mut;
 
 /// So few keys are no reason to grow: small tables keep the number of buckets that their program chose.
 const NEVER_GROW_BELOW: usize = 64;
-/// An array with this many buckets a key is large enough. Each key that shares a bucket costs the others a wait for memory.
+/// An array with this many buckets a key is large enough. Each key that shares a bucket costs the others a wait for
+/// memory.
 const BUCKETS_PER_KEY: usize = 2;
 /// Growing fourfold moves each entry a third of a time on average, doubling once.
 const GROWTH: usize = 4;
@@ -100,7 +101,8 @@ impl Chains {
         None
     }
 
-    /// Puts an entry at the head of its chain. There are buckets, and no entry with its key. May grow, if there is memory.
+    /// Puts an entry at the head of its chain. There are buckets, and no entry with its key. May grow, if there is
+    /// memory.
     #[inline]
     pub(super) fn insert(&mut self, entry: Entry) {
         self.push(entry);
@@ -225,7 +227,8 @@ impl Chains {
         *self = new;
     }
 
-    /// Asks for the entries of the buckets that a walk comes to next: the first of one far ahead, the second of a nearer one.
+    /// Asks for the entries of the buckets that a walk comes to next: the first of one far ahead, the second of a
+    /// nearer one.
     #[inline]
     fn prefetch_ahead(&self, index: usize) {
         let num = self.num as usize;

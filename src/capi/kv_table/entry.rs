@@ -1,8 +1,8 @@
 //! An entry of the table: one block with a prefix that C does not see, the visible [`kv_entry`], the key, the value.
 //!
-//! The prefix, the entry and a key of up to 15 bytes fill one cache line, so a lookup that hits waits for one line of buckets and one
-//! of entry. Lengths stand in the prefix: what came from a record may hold NUL bytes.
-//! May touch: the arena.
+//! The prefix, the entry and a key of up to 15 bytes fill one cache line, so a lookup that hits waits for one line of
+//! buckets and one of entry. Lengths stand in the prefix: what came from a record may hold NUL bytes. May touch: the
+//! arena.
 #![allow(unsafe_code, reason = "what it holds is C's, or beside it")]
 #![allow(
     clippy::multiple_unsafe_ops_per_block,

@@ -83,10 +83,11 @@ pub(super) const GROUP: u32 = 16;
 /// Spreads the low bits of a number over the high ones: 2^64 divided by the golden ratio, made odd.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The high 28 bits are a hash of everything but the low 4 bits of the last byte, the low 4 bits are those mixed with more hash.
+/// The high 28 bits are a hash of everything but the low 4 bits of the last byte, the low 4 bits are those mixed with
+/// more hash.
 ///
-/// So keys that differ only there, as `user:17` and `user:18` do, are neighbours, which never collide. Programs often write
-/// keys in such an order, and then wait for each cache line of buckets once, not for each key. Other keys notice
+/// So keys that differ only there, as `user:17` and `user:18` do, are neighbours, which never collide. Programs often
+/// write keys in such an order, and then wait for each cache line of buckets once, not for each key. Other keys notice
 /// nothing: their bucket is as random as ever.
 #[inline]
 pub(super) fn hash(visible: &[u8]) -> u32 {
@@ -98,8 +99,9 @@ pub(super) fn hash(visible: &[u8]) -> u32 {
 
 /// The bucket, below `buckets`, of a key with this hash.
 ///
-/// It is the hash, as a fraction of 2^32, of the number of groups, which works for any number and keeps order: when the array
-/// grows, each group becomes some that follow each other. A number that is no multiple of a group has no neighbours.
+/// It is the hash, as a fraction of 2^32, of the number of groups, which works for any number and keeps order: when the
+/// array grows, each group becomes some that follow each other. A number that is no multiple of a group has no
+/// neighbours.
 #[inline]
 pub(super) fn bucket_of(hash: u32, buckets: u32) -> usize {
     let part = |hash: u32, of: u32| (u64::from(hash) * u64::from(of)) >> 32;
