@@ -33,10 +33,14 @@ static const struct subject {
 enum { SUBJECTS = sizeof subjects / sizeof subjects[0] };
 
 static volatile sig_atomic_t interrupted;
+static volatile pid_t running;      /* the subject and its process group; 0 for none */
 
+/* Ends the subject, so that nobody waits for it in vain; the rest is done outside of the handler. */
 static void on_signal(int number)
 {
     interrupted = number;
+    if (running > 0)
+        kill(-running, SIGKILL);
 }
 
 static void make_directory(char *path, size_t size)
@@ -72,20 +76,19 @@ static void remove_directory(const char *path)
 /* Waits for the subject; ends and reaps whatever it has left behind, which is handed to this process. 0 if it went well. */
 static int wait_for(pid_t pid)
 {
-    int status = 0, mine = -1;
-    pid_t ended = 0;
+    int status = 0, left;
+    pid_t ended;
 
-    while (ended != pid && !interrupted) {
+    do
         ended = waitpid(pid, &status, 0);
-        MUST(ended == pid || errno == EINTR);
-    }
-    if (ended == pid)
-        mine = status;
+    while (ended < 0 && errno == EINTR);
+    MUST(ended == pid);
+    running = 0;
     kill(-pid, SIGKILL);
     do
-        ended = wait(&status);
+        ended = wait(&left);
     while (ended > 0 || (ended < 0 && errno == EINTR));
-    return mine != -1 && WIFEXITED(mine) && WEXITSTATUS(mine) == 0 ? 0 : -1;
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
 static int run_subject(const struct subject *subject)
@@ -110,6 +113,9 @@ static int run_subject(const struct subject *subject)
         exit(0);
     }
     setpgid(pid, pid);
+    running = pid;
+    if (interrupted) /* before `running` was set */
+        kill(-pid, SIGKILL);
     result = wait_for(pid);
     remove_directory(path);
     if (result != 0 && !interrupted)

@@ -48,6 +48,10 @@ $CC $CFLAGS $LOGSHIP_INCLUDE -o "$work/logship" "$here"/bench.c "$here"/bench/*.
 $CC $CFLAGS -DPLAIN_C -DKV_BUCKETS=1000003 -I"$here/plain_c/include" -I"$here/plain_c" -o "$work/plain" \
     "$here"/bench.c "$here"/bench/*.c "$here"/plain_c/w*/*.c -lpthread || exit 1
 
+if [ "$BENCH_RUST" = 1 ]; then
+    (cd "$root" && $CARGO bench --quiet --no-run --bench codec) || exit 1
+fi
+
 # run WHICH SUBJECT: its figures go to $work/WHICH.figures.
 run() {
     "$work/$1" "$2" >>"$work/$1.figures" &
@@ -64,7 +68,12 @@ run_rust() {
         exit 1
     }
     awk -F '│' '
-        found { split($3, words, " "); unit = substr(words[2], 1, 1); print "rust.encode+decode", words[1] * (unit == "G" ? 1000 : unit == "K" ? 0.001 : 1), "M/s"; exit }
+        found {
+            split($3, words, " ")
+            unit = substr(words[2], 1, 1)
+            print "rust.encode+decode", words[1] * (unit == "G" ? 1000 : unit == "K" ? 0.001 : 1), "M/s"
+            exit
+        }
         /encode_decode/ { found = 1 }' "$work/rust" >>"$work/logship.figures"
 }
 
@@ -130,7 +139,7 @@ echo
 echo "$(uname -m), $(getconf _NPROCESSORS_ONLN) processors, files in $BENCH_DIR, medians of $RUNS runs, ${BENCH_RECORDS:-1000000} records and keys"
 echo
 awk -F '|' -v logship="$work/logship.figures" -v plain="$work/plain.figures" '
-# Insertion sort; a handful of values.
+# The median, by insertion sort: a handful of values.
 function middle(list,    values, count, i, j, kept) {
     count = split(list, values, " ")
     for (i = 2; i <= count; i++) {
@@ -147,8 +156,15 @@ function load(file, figures,    line, words) {
         units[words[1]] = words[3]
     }
 }
-function shown(value) { return value >= 1000 ? sprintf("%.0f", value) : value >= 100 ? sprintf("%.1f", value) : sprintf("%.2f", value) }
+function shown(value) { return sprintf(value >= 1000 ? "%.0f" : value >= 100 ? "%.1f" : "%.2f", value) }
 function join(left, right) { return left == "" ? right : left ", " right }
+# Judges `value` against one bound of a row; "" is none.
+function bound(sign, limit, suffix, value) {
+    if (limit == "") return
+    target = join(target, sign " " limit suffix)
+    if (sign == ">=" ? value < limit + 0 : value > limit + 0) verdict = "MISSED"
+    else if (verdict == "") verdict = "reached"
+}
 BEGIN {
     load(logship, ours)
     load(plain, theirs)
@@ -156,13 +172,15 @@ BEGIN {
     printf format, "subject", "logship", "plain C", "", "ratio", "target", "", "fsync"
 }
 $1 in ours {
-    a = middle(ours[$1]); ratio = ""; target = ""; reached = 1
+    a = middle(ours[$1])
+    b = ratio = ""
+    target = verdict = ""
     if ($1 in theirs) {
         b = middle(theirs[$1])
         ratio = $3 == "+" ? a / b : b / a
+        bound(">=", $4, "x", ratio)
     }
-    if ($4 != "") { target = ">= " $4 "x"; if (ratio < $4 + 0) reached = 0 }
-    if ($5 != "") { target = join(target, ">= " $5); if (a < $5 + 0) reached = 0 }
-    if ($6 != "") { target = join(target, "<= " $6); if (a > $6 + 0) reached = 0 }
-    printf format, $2, shown(a), ($1 in theirs ? shown(b) : "-"), units[$1], (ratio == "" ? "-" : shown(ratio) "x"), (target == "" ? "-" : target), (target == "" ? "" : reached ? "reached" : "MISSED"), $7
+    bound(">=", $5, "", a)
+    bound("<=", $6, "", a)
+    printf format, $2, shown(a), b == "" ? "-" : shown(b), units[$1], ratio == "" ? "-" : shown(ratio) "x", target, verdict, $7
 }' "$work/rows"

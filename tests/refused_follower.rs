@@ -93,7 +93,6 @@ fn a_follower_whose_record_is_the_leaders_counts_for_what_its_rejoin_says() {
 }
 
 #[test]
-#[ignore = "bug: acks of a follower that catch-up refuses stay in its ledger and count for a quorum"]
 fn a_follower_ahead_of_the_leader_counts_for_nothing() {
     let (caught_up, counts) = rejoin(1_000, &mark(1_000), b"");
     assert!(matches!(caught_up, Err(Error::FollowerAhead { .. })), "{caught_up:?}");
@@ -101,7 +100,6 @@ fn a_follower_ahead_of_the_leader_counts_for_nothing() {
 }
 
 #[test]
-#[ignore = "bug: acks of a follower that catch-up refuses stay in its ledger and count for a quorum"]
 fn a_follower_with_another_past_counts_for_nothing() {
     let (caught_up, counts) = rejoin(2, &mark(2), &answer(2, ACK_DIVERGED));
     assert!(matches!(caught_up, Err(Error::Diverged { lsn: Lsn(2) })), "{caught_up:?}");
@@ -109,7 +107,6 @@ fn a_follower_with_another_past_counts_for_nothing() {
 }
 
 #[test]
-#[ignore = "bug: acks of a follower that catch-up refuses stay in its ledger and count for a quorum"]
 fn a_follower_with_another_past_counts_for_nothing_when_its_mark_comes_late_either() {
     let (caught_up, counts) = rejoin(2, b"", &[mark(2), answer(2, ACK_DIVERGED)].concat());
     assert!(matches!(caught_up, Err(Error::Diverged { lsn: Lsn(2) })), "{caught_up:?}");

@@ -58,9 +58,9 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
         return Ok(());
     }
     let ack = Ack::decode(bytes);
-    if ack.mark().is_some() && ack.lsn == follower && !ack.is_liveness() {
+    if let Some(mark) = ack.mark().filter(|_| ack.lsn == follower && !ack.is_liveness()) {
         io::recv_now(member.fd, &mut bytes)?;
-        member.link.progress.on_ack(&ack, None);
+        member.link.progress.on_mark(mark);
         member.link.hear();
     }
     Ok(())
@@ -70,7 +70,25 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
 ///
 /// Errors: [`Error::NotConnected`]; [`Error::FollowerAhead`]; [`Error::Diverged`]; [`Error::Damaged`] when the range
 /// holds damage: what came before it was shipped.
+///
+/// What a refused follower has acknowledged counts for nothing: under the same numbers it has other records.
 pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
+    let result = try_catch_up(member, source, follower);
+    if let Err(Error::Diverged { lsn }) = result
+        && member.fd >= 0
+    {
+        member.go_offline(format_args!("its record {lsn} is not ours"));
+    }
+    if matches!(result, Err(Error::FollowerAhead { .. } | Error::Diverged { .. })) {
+        if member.fd >= 0 {
+            member.drain();
+        }
+        member.link.forget_acks();
+    }
+    result
+}
+
+fn try_catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
     if socket::has_hung_up(member.fd) {
         return Err(Error::NotConnected);
     }
@@ -87,6 +105,9 @@ pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
     let from = locate(source, after.next())?;
     if member.link.progress.is_logship {
         check_history(member, source, after)?;
+        // A rejoin says that everything up to there is durable, and it is ours.
+        member.link.progress.ledger.add_through(after);
+        member.link.progress.acked = after;
         member.link.progress.next = Some(after.next());
         member.send(&message::encode_position(after.next()), Deadline::send())?;
     }

@@ -39,6 +39,12 @@ impl Link {
         self.caught_up = None;
     }
 
+    /// Forgets what the peer has acknowledged: its records are not the leader's.
+    pub fn forget_acks(&mut self) {
+        self.inbox.clear();
+        self.progress.forget_acks();
+    }
+
     /// Notes that bytes came.
     pub fn hear(&mut self) {
         self.heard = Some(Instant::now());

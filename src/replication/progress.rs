@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::ledger::Ledger;
-use super::message::{ACK_CRC_FAIL, ACK_NOT_STORED, ACK_OK, Ack};
+use super::message::{ACK_CRC_FAIL, ACK_NOT_STORED, ACK_OK, Ack, Mark};
 use crate::types::Lsn;
 
 /// A rejected record is sent again this many times; then the follower is given up.
@@ -64,13 +64,24 @@ impl Progress {
         self.reships = (Lsn::ZERO, 0);
     }
 
+    /// Forgets what was acknowledged.
+    pub fn forget_acks(&mut self) {
+        self.ledger.clear();
+        self.acked = Lsn::ZERO;
+    }
+
+    /// Notes whom the peer says it is, without taking its ack for anything.
+    pub fn on_mark(&mut self, mark: Mark) {
+        self.is_logship = true;
+        self.node = mark.node;
+    }
+
     /// Takes an ack in. `ceiling` is the last LSN of the leader's log if it is known: nothing above it can have been
     /// stored.
     pub fn on_ack(&mut self, ack: &Ack, ceiling: Option<Lsn>) -> Verdict {
         let mark = ack.mark();
         if let Some(mark) = mark {
-            self.is_logship = true;
-            self.node = mark.node;
+            self.on_mark(mark);
         }
         if ack.is_liveness() {
             return Verdict::Alive;
@@ -120,7 +131,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{FLAG_LIVENESS, Mark};
+    use super::super::message::FLAG_LIVENESS;
     use super::*;
 
     #[test]
