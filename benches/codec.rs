@@ -1,6 +1,6 @@
 //! The codec of a small record (16-byte key and value) through the Rust API: nothing is copied on the way back.
 //!
-//! To reach: 18 million pairs of encode and decode a second. `c_tests/run_bench.sh` reads the median of `encode_decode`.
+//! To reach: 18 million pairs of encode and decode a second. `c_tests/run_bench.sh` reads `encode_decode`'s median.
 #![allow(missing_docs, reason = "a benchmark has no readers but its own")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has to stop")]
 

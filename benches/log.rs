@@ -1,4 +1,5 @@
-//! The log: appends with one fsync each and in batches, to a file and to memory; scanning and recovering 1,000,000 records.
+//! The log: appends with one fsync each and in batches, to a file and to memory; a scan and a recovery of 1,000,000
+//! records.
 #![allow(missing_docs, reason = "a benchmark has no readers but its own")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has to stop")]
 

@@ -1,9 +1,9 @@
 /*
  * The benchmark over the public C functions: bench [SUBJECT...] prints one line `name value unit` for each figure.
  *
- * Each subject runs in a process and a directory of its own, under $BENCH_DIR, else $TMPDIR, else /tmp. Whatever happens,
- * Ctrl-C included, its processes are ended and reaped and its directory removed. Exit code 0 if all ran; figures are never
- * judged here.
+ * Each subject runs in a process and a directory of its own, under $BENCH_DIR, else $TMPDIR, else /tmp. Whatever
+ * happens, Ctrl-C included, its processes are ended and reaped and its directory removed. Exit code 0 if all ran;
+ * figures are never judged here.
  */
 #define _GNU_SOURCE
 #include "bench/bench.h"
@@ -73,7 +73,10 @@ static void remove_directory(const char *path)
     MUST(rmdir(path) == 0);
 }
 
-/* Waits for the subject; ends and reaps whatever it has left behind, which is handed to this process. 0 if it went well. */
+/*
+ * Waits for the subject; ends and reaps whatever it has left behind, which is handed to this process. 0 if it went
+ * well.
+ */
 static int wait_for(pid_t pid)
 {
     int status = 0, left;

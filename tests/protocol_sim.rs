@@ -12,7 +12,7 @@
 mod common;
 
 use common::{Random, Write};
-use logship::replication::follower::{Follower, Take};
+use logship::replication::follower::{Fingerprint, Follower, Take};
 use logship::replication::frame::{self, Header};
 use logship::replication::inbox::Inbox;
 use logship::replication::message::{
@@ -20,6 +20,7 @@ use logship::replication::message::{
 };
 use logship::replication::progress::{Progress, RESHIPS_MAX, Verdict};
 use logship::replication::rejoin;
+use logship::wal::crc::crc32;
 use logship::wal::record;
 use logship::{Lsn, Timestamp};
 use std::collections::VecDeque;
@@ -320,18 +321,22 @@ impl Simulation {
     }
 
     fn on_record(&mut self, encoded: &[u8]) {
-        match self.follower.on_record() {
+        let field = record::stored_crc(encoded).unwrap_or(0);
+        let fingerprint = Fingerprint { len: encoded.len(), field, rest: crc32(&encoded[4..]) };
+        let whole = record::decode(encoded).is_ok().then_some(&fingerprint);
+        match self.follower.on_record(whole) {
+            Take::Refuse => unreachable!("only a follower that awaits a record before any position refuses"),
             Take::Discard => self.seen.discarded += 1,
             Take::Known => {
                 self.seen.known += 1;
                 self.answer(ACK_OK, 0);
             }
             Take::Store if record::decode(encoded).is_err() => {
-                self.follower.on_not_stored();
+                self.follower.on_not_stored(fingerprint, self.mode == Mode::Positioned);
                 self.answer(ACK_CRC_FAIL, 0);
             }
             Take::Store if self.faults.full_disk > 0 && self.random.one_in(self.faults.full_disk) => {
-                self.follower.on_not_stored();
+                self.follower.on_not_stored(fingerprint, self.mode == Mode::Positioned);
                 self.answer(ACK_NOT_STORED, 0);
             }
             Take::Store => {

@@ -33,6 +33,9 @@ impl LeaderLog for Leader {
     fn byte_len(&mut self) -> Option<u64> {
         None
     }
+    fn find(&mut self, _: usize, _: u32) -> Option<Lsn> {
+        None
+    }
     fn read(&mut self, _: Lsn) -> Result<Vec<u8>> {
         Err(Error::Invalid("nothing is sent again here"))
     }

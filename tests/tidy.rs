@@ -65,7 +65,6 @@ const FILE_EXCEPTIONS: &[(&str, &str)] = &[
     // Looking at names.
     ("src/capi/logs.rs", "std::fs::read_link"),
     ("src/capi/logs.rs", "std::fs::metadata"),
-    ("src/capi/conns.rs", "std::fs::symlink_metadata"),
     // A node makes its directory.
     ("src/node/", "std::fs::create_dir_all"),
 ];

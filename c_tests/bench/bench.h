@@ -63,8 +63,8 @@ void copy_file(const char *from, const char *to, off_t bytes);
 off_t file_size(const char *path);
 
 /*
- * Touches `bytes` and gives them back to the kernel. On a virtual machine that reports its free pages to the host, the first
- * touch after a while costs twenty times the second: that would be a figure of the host, and of chance.
+ * Touches `bytes` and gives them back to the kernel. On a virtual machine that reports its free pages to the host,
+ * the first touch after a while costs twenty times the second: that would be a figure of the host, and of chance.
  */
 void warm_machine(size_t bytes);
 
@@ -94,7 +94,10 @@ void bench_recover_cold(void);
 void bench_quorum(void);
 void bench_catch_up(void);
 
-/* Probes that other subjects repeat beside their own figures, because the disk's and the scheduler's mood change by the second. */
+/*
+ * Probes that other subjects repeat beside their own figures, because the disk's and the scheduler's mood change
+ * by the second.
+ */
 void append_64_and_fsync(int fd);
 int open_probe_file(const char *name);
 

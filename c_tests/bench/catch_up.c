@@ -1,8 +1,8 @@
 /*
- * A follower that was away: the time from the call of repl_catch_up to its return, when the last byte is handed to TCP, and
- * to the moment when the follower has it all. One follower only counts bytes, as fast as they come: the leader's side and
- * the loopback. The other stores every record with an fsync of its own and acknowledges it: then the disk is the limit, so
- * it misses no more than the last 1,000.
+ * A follower that was away: the time from the call of repl_catch_up to its return, when the last byte is handed to
+ * TCP, and to the moment when the follower has it all. One follower only counts bytes, as fast as they come: the
+ * leader's side and the loopback. The other stores every record with an fsync of its own and acknowledges it: then
+ * the disk is the limit, so it misses no more than the last 1,000.
  */
 #define _GNU_SOURCE
 #include "bench.h"

@@ -1,9 +1,9 @@
 /*
- * One write at a time, committed by two follower processes: append (fsync), ship, wait for both acks, each sent after the
- * follower's own fsync. Commits alternate with the probes against which they are judged, so that both see the same disk
- * and the same scheduler: two fsyncs one after the other plus one loopback round trip; and the bare commit, which is what
- * the three processes do with no library at all: fsync here, 16 bytes to both, an fsync in each at the same time, 16 bytes
- * back.
+ * One write at a time, committed by two follower processes: append (fsync), ship, wait for both acks, each sent
+ * after the follower's own fsync. Commits alternate with the probes against which they are judged, so that both
+ * see the same disk and the same scheduler: two fsyncs one after the other plus one loopback round trip; and the
+ * bare commit, which is what the three processes do with no library at all: fsync here, 16 bytes to both, an fsync
+ * in each at the same time, 16 bytes back.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -135,7 +135,7 @@ static void measure(struct replication_config *config, struct wal_writer *wal, c
         fsyncs[i] = two_fsyncs(probes);
         trips[i] = round_trip(probes);
         bare[i] = bare_commit(probes);
-        /* Ratios of neighbours, so that a disk which is shared and changes its mood by the second changes it for both. */
+        /* Ratios of neighbours, so that a disk which is shared and changes its mood does so for both. */
         over_floor[i] = commits[i] / (fsyncs[i] + trips[i]);
         over_bare[i] = commits[i] / bare[i];
     }

@@ -1,6 +1,6 @@
 /*
- * Recovery of a log of distinct keys, which the page cache holds, into a new store. `recover` has malloc's memory touched
- * before; `recover_cold` is a process that has just begun, as after a restart.
+ * Recovery of a log of distinct keys, which the page cache holds, into a new store. `recover` has malloc's memory
+ * touched before; `recover_cold` is a process that has just begun, as after a restart.
  */
 #define _GNU_SOURCE
 #include "bench.h"

@@ -1,9 +1,9 @@
 /*
- * The store at a million keys: set of new keys, get in random order, set of keys that are there. Keys lie in the order of
- * use, so that what is measured is the store and not the reading of keys from all over memory.
+ * The store at a million keys: set of new keys, get in random order, set of keys that are there. Keys lie in the
+ * order of use, so that what is measured is the store and not the reading of keys from all over memory.
  *
- * `store` has malloc's memory touched before (a table that maps its memory itself does not gain by that); `store_cold` is a
- * process that has just begun, as after a restart.
+ * `store` has malloc's memory touched before (a table that maps its memory itself does not gain by that);
+ * `store_cold` is a process that has just begun, as after a restart.
  */
 #define _GNU_SOURCE
 #include "bench.h"

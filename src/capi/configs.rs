@@ -252,7 +252,7 @@ pub(super) fn status(config: *const replication_config, slot: usize) -> Result<S
     let mut entry = of(config)?;
     let state = entry.value();
     let link = state.links.get(slot).ok_or(Error::Invalid("follower_index"))?;
-    let acked = link.progress.acked;
+    let acked = link.progress.acked.max(link.inbox.highest_ok());
     let (lag_records, lag_bytes) = LeaderLogByPath::new(state.wal.get()).lag(acked).unwrap_or((0, 0));
     let heard = link.heard.map(|at| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX));
     Ok(Status { acked, lag_records, lag_bytes, ms_since_heard: heard.unwrap_or(-1), reason: link.reason })

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::side::{Entry, Table};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::net::socket::{self, SocketId};
 use crate::replication::follower::Follower;
 use crate::replication::message::Mark;
@@ -26,13 +26,7 @@ static CONNS: Table<SocketId, Conn> = Table::new(MANY);
 /// The state of a connection; a socket seen for the first time gets keepalive, so that a receive which waits for a
 /// silent leader ends when TCP knows that it is gone, also when the program made the socket itself.
 pub(super) fn of(fd: RawFd) -> Result<Entry<'static, SocketId, Conn>> {
-    let Some(id) = socket::identify(fd) else {
-        return Err(Error::Io(std::io::Error::from_raw_os_error(if is_open(fd) {
-            libc::ENOTSOCK
-        } else {
-            libc::EBADF
-        })));
-    };
+    let id = socket::identify(fd).ok_or_else(|| socket::why_no_socket(fd))?;
     if let Some(entry) = CONNS.find(|key| *key == id)? {
         return Ok(entry);
     }
@@ -50,10 +44,6 @@ pub(super) fn knows(id: SocketId) -> bool {
 /// The mark that was read from this connection before, if any.
 pub(super) fn mark_of(id: SocketId) -> Option<Mark> {
     CONNS.find(|key| *key == id).ok().flatten().and_then(|mut entry| entry.value().mark)
-}
-
-fn is_open(fd: RawFd) -> bool {
-    std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
 }
 
 static NODE: AtomicU8 = AtomicU8::new(0);

@@ -15,7 +15,7 @@ use crate::storage::Storage;
 use crate::storage::file::{self, FileId, FileStorage};
 use crate::types::Lsn;
 use crate::wal;
-use crate::wal::scan::{self, End, Position};
+use crate::wal::scan::{self, End};
 use crate::wal::tail::{Failure, LogTail};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -89,6 +89,8 @@ impl LogKey {
 pub(super) struct LogState {
     tail: LogTail,
     latched: bool,
+    /// The first record that was received and could not be applied to the store.
+    unapplied: Option<Lsn>,
 }
 
 static LOGS: Table<LogKey, LogState> = Table::new(MANY);
@@ -109,6 +111,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
         LOGS.find_or_add(|key| key.fd.is_none() && key.has_path(&absolute), |_| (), |key| key.fd.is_none())?;
     entry.value().tail.reset();
     entry.value().latched = false;
+    entry.value().unapplied = None;
     wal::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
     let len = entry.value().tail.len();
     entry.key(|key| -> Result<()> {
@@ -242,6 +245,15 @@ impl FollowerLog for OpenLog<'_> {
     fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
         Ok(OpenLog::append(self, encoded, &[encoded.len()])?.0)
     }
+
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        let near = self.refresh()?.near(lsn);
+        wal::read_record(&file::reopen_for_reading(self.storage.0)?, near, lsn)
+    }
+
+    fn unapplied(&mut self) -> &mut Option<Lsn> {
+        &mut self.entry.value().unapplied
+    }
 }
 
 /// Which log a leader has.
@@ -290,12 +302,12 @@ pub(super) struct LeaderLogByPath {
     last: Option<Option<Lsn>>,
 }
 
-/// A leader's log, opened for reading, and what is known of it.
+/// A leader's log, opened for reading, with a copy of what is known of it: another thread may append meanwhile.
 pub(super) struct ReadableLog {
-    pub(super) storage: FileStorage<File>,
-    entry: LogEntry,
-    pub(super) path: PathBuf,
+    storage: FileStorage<File>,
+    tail: Box<LogTail>,
     end: End,
+    pub(super) path: PathBuf,
 }
 
 impl LeaderLogByPath {
@@ -319,14 +331,13 @@ impl LeaderLogByPath {
 
     /// Records and bytes after `acked`.
     pub(super) fn lag(&self, acked: Lsn) -> Result<(u64, u64)> {
-        let mut log = self.open()?;
+        let log = self.open()?;
         let records = log.last().since(acked);
         if records == 0 {
             return Ok((0, 0));
         }
-        let near = log.near(acked.next());
-        let from = scan::walk(&log.storage, near, |at| at.lsn > acked)?;
-        Ok((records, log.len().saturating_sub(from.map_or(0, |at| at.offset))))
+        let from = scan::walk(&log.storage, log.tail.near(acked.next()), |at| at.lsn > acked)?;
+        Ok((records, log.tail.len().saturating_sub(from.map_or(0, |at| at.offset))))
     }
 
     /// Opens the log for reading and brings what is known of it up to date.
@@ -341,43 +352,34 @@ impl LeaderLogByPath {
         };
         let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
         let end = entry.value().tail.refresh(&storage)?;
-        Ok(ReadableLog { storage, entry, path, end })
+        let tail = Box::new(entry.value().tail.clone());
+        Ok(ReadableLog { storage, tail, end, path })
+    }
+
+    /// Whether the log is surely this leader's: `repl_set_wal` names it, or this process has it open. A program may
+    /// ship records without any log, and a log left over from something else must not be believed about them.
+    fn is_ours(&self) -> bool {
+        self.set.is_some() || matches!(find_leader_log(), Found::Log { open: true, .. })
     }
 }
 
 impl ReadableLog {
-    pub(super) fn last(&mut self) -> Lsn {
-        self.entry.value().tail.last()
-    }
-
-    pub(super) fn len(&mut self) -> u64 {
-        self.entry.value().tail.len()
+    pub(super) fn last(&self) -> Lsn {
+        self.tail.last()
     }
 
     /// The log as catch-up takes it.
-    pub(super) fn source(&mut self) -> Source<'_, FileStorage<File>> {
-        Source { storage: &self.storage, tail: &self.entry.value().tail, end: self.end }
-    }
-
-    fn near(&mut self, lsn: Lsn) -> Position {
-        self.entry.value().tail.near(lsn)
-    }
-
-    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        let near = self.near(lsn);
-        wal::read_record(&self.storage, near, lsn)
+    pub(super) fn source(&self) -> Source<'_, FileStorage<File>> {
+        Source { storage: &self.storage, tail: &self.tail, end: self.end }
     }
 }
 
 impl LeaderLog for LeaderLogByPath {
-    /// Known only for a log that `repl_set_wal` names or that this process has open: a program may ship records without
-    /// any log, and a log left over from something else must not make its acks worthless.
     fn last(&mut self) -> Option<Lsn> {
         if let Some(last) = self.last {
             return last;
         }
-        let is_ours = self.set.is_some() || matches!(find_leader_log(), Found::Log { open: true, .. });
-        let last = is_ours.then(|| self.open().ok().map(|mut log| log.last())).flatten();
+        let last = self.is_ours().then(|| self.open().ok().map(|log| log.last())).flatten();
         self.last = Some(last);
         last
     }
@@ -388,7 +390,13 @@ impl LeaderLog for LeaderLogByPath {
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        self.open()?.read(lsn)
+        let log = self.open()?;
+        wal::read_record(&log.storage, log.tail.near(lsn), lsn)
+    }
+
+    fn find(&mut self, len: usize, crc: u32) -> Option<Lsn> {
+        let log = self.open().ok()?;
+        wal::find_recent(&log.storage, &log.tail, len, crc).ok().flatten()
     }
 }
 

@@ -70,8 +70,19 @@ pub unsafe extern "C" fn repl_recv_ack(fd: c_int, ack: *mut repl_ack) -> c_int {
     })
 }
 
-/// Fills `into` with bytes read early and then from the socket. `Ok(false)`: the peer closed before the first byte.
+/// Fills `into` with bytes read early and then from the socket. `Ok(false)`: the peer closed before the first byte. An
+/// ack that answers a heartbeat or a CHECK too late acknowledges no record and is passed over.
 pub(super) fn receive(fd: c_int, into: &mut [u8]) -> Result<bool> {
+    loop {
+        let received = receive_bytes(fd, into)?;
+        match <[u8; ACK_LEN]>::try_from(&*into) {
+            Ok(bytes) if received && Ack::decode(bytes).is_liveness() => {}
+            _ => return Ok(received),
+        }
+    }
+}
+
+fn receive_bytes(fd: c_int, into: &mut [u8]) -> Result<bool> {
     let early = configs::take_early_bytes(fd, into);
     if early == into.len() {
         return Ok(true);

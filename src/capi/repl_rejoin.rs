@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::net::catch_up::{self, Summary};
 use crate::net::group::{Group, Member};
 use crate::net::io::Deadline;
-use crate::net::link::CaughtUp;
 use crate::net::rejoin::{self, Way};
 use crate::net::socket;
 use crate::types::Lsn;
@@ -172,12 +171,12 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
         member.link.attach(socket);
         member.link.progress.is_logship = conns::mark_of(socket).is_some();
     }
-    let mut log = log.open()?;
+    let log = log.open()?;
     catch_up::take_rejoin_mark(member, follower)?;
     match catch_up::catch_up(member, &log.source(), follower) {
         Ok(summary) => {
             member.online = true;
-            member.link.caught_up = summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
+            member.link.caught_up = summary.caught_up();
             let (records, last) = (summary.records, summary.last);
             crate::log_info!("{member}: caught up from LSN {follower} to LSN {last}: {records} records");
             Ok(summary)

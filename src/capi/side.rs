@@ -10,6 +10,36 @@ use crate::error::{Error, Result};
 use std::cell::UnsafeCell;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A thread of a process; zero is nobody. After fork(2) the child's copy names a thread that it does not have.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Holder {
+    process: u32,
+    thread: i32,
+}
+
+impl Holder {
+    fn me() -> Holder {
+        // SAFETY: no arguments, can't fail.
+        Holder { process: std::process::id(), thread: unsafe { libc::gettid() } }
+    }
+
+    fn is_alive(self, me: Holder) -> bool {
+        self.process == me.process
+    }
+}
+
+/// What looking for an entry gave.
+enum Taken<'t, K, V> {
+    Entry(Entry<'t, K, V>),
+    None,
+    /// Another thread is using it, for as long as one of its calls lasts.
+    Busy,
+}
+
+/// How long a call waits for another thread's call on the same entry.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A lock that remembers which process took it.
 struct ForkLock(AtomicU32);
@@ -42,8 +72,8 @@ impl Drop for ForkGuard<'_> {
 
 struct Node<K, V> {
     next: *mut Node<K, V>,
-    /// The process that has an [`Entry`] of it; 0 for none.
-    busy: u32,
+    /// Who has an [`Entry`] of it.
+    holder: Holder,
     key: K,
     value: V,
 }
@@ -82,11 +112,10 @@ impl<K: Default, V: Default> Table<K, V> {
         }
     }
 
-    /// The entry whose key matches. EBUSY: a call that uses it is still running (in another thread, or below us, in a
-    /// log function).
+    /// The entry whose key matches. EBUSY: a call that uses it is still running: below us, in a log function, or in
+    /// another thread that does not come to an end.
     pub(crate) fn find(&self, matches: impl Fn(&K) -> bool) -> Result<Option<Entry<'_, K, V>>> {
-        let _guard = self.lock.lock();
-        self.take(matches)
+        self.wait_for(|| self.take(&matches))
     }
 
     /// The entry whose key matches, or a new one whose key `fill` makes. Entries that `may_go` are dropped when there
@@ -97,15 +126,42 @@ impl<K: Default, V: Default> Table<K, V> {
         fill: impl FnOnce(&mut K),
         may_go: impl Fn(&K) -> bool,
     ) -> Result<Entry<'_, K, V>> {
-        let _guard = self.lock.lock();
-        if let Some(entry) = self.take(matches)? {
-            return Ok(entry);
+        let mut fill = Some(fill);
+        let found = self.wait_for(|| match self.take(&matches)? {
+            Taken::None => {
+                self.make_room(&may_go);
+                let mut key = K::default();
+                if let Some(fill) = fill.take() {
+                    fill(&mut key);
+                }
+                self.add(key).map(Taken::Entry)
+            }
+            taken => Ok(taken),
+        })?;
+        found.ok_or(Error::Internal("an entry was neither found nor added"))
+    }
+
+    /// Runs `look` under the lock until it finds nothing or something that is free.
+    fn wait_for<'t>(&'t self, mut look: impl FnMut() -> Result<Taken<'t, K, V>>) -> Result<Option<Entry<'t, K, V>>> {
+        let mut since = None;
+        loop {
+            let guard = self.lock.lock();
+            match look()? {
+                Taken::Entry(entry) => return Ok(Some(entry)),
+                Taken::None => return Ok(None),
+                Taken::Busy => drop(guard),
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                return Err(busy());
+            }
+            std::thread::sleep(Duration::from_micros(50));
         }
-        self.make_room(may_go);
+    }
+
+    /// Adds an entry. Under the lock.
+    fn add(&self, key: K) -> Result<Entry<'_, K, V>> {
         let node = map::<Node<K, V>>()?;
-        let mut key = K::default();
-        fill(&mut key);
-        let fresh = Node { next: self.head(), busy: std::process::id(), key, value: V::default() };
+        let fresh = Node { next: self.head(), holder: Holder::me(), key, value: V::default() };
         // SAFETY: a fresh mapping of the right size and alignment.
         unsafe { node.as_ptr().write(fresh) };
         // SAFETY: under the lock.
@@ -118,37 +174,41 @@ impl<K: Default, V: Default> Table<K, V> {
         unsafe { *self.head.get() }
     }
 
-    fn take(&self, matches: impl Fn(&K) -> bool) -> Result<Option<Entry<'_, K, V>>> {
-        let me = std::process::id();
+    /// Under the lock.
+    fn take(&self, matches: impl Fn(&K) -> bool) -> Result<Taken<'_, K, V>> {
+        let me = Holder::me();
         let mut node = self.head();
         while let Some(current) = NonNull::new(node) {
             // SAFETY: nodes of the list are live, and keys are touched under the lock only.
             if matches(unsafe { &(*current.as_ptr()).key }) {
-                // SAFETY: as above; `busy` too is touched under the lock only.
-                let busy = unsafe { &mut (*current.as_ptr()).busy };
-                if *busy == me {
-                    return Err(Error::Io(std::io::Error::from_raw_os_error(libc::EBUSY)));
+                // SAFETY: as above; the holder too is touched under the lock only.
+                let holder = unsafe { &mut (*current.as_ptr()).holder };
+                if *holder == me {
+                    return Err(busy());
                 }
-                *busy = me;
-                return Ok(Some(Entry { table: self, node: current }));
+                if holder.is_alive(me) {
+                    return Ok(Taken::Busy);
+                }
+                *holder = me;
+                return Ok(Taken::Entry(Entry { table: self, node: current }));
             }
             // SAFETY: as above.
             node = unsafe { (*current.as_ptr()).next };
         }
-        Ok(None)
+        Ok(Taken::None)
     }
 
     /// Unmaps entries that may go, oldest first, until no more than `many` are left. Under the lock.
     fn make_room(&self, may_go: impl Fn(&K) -> bool) {
-        let me = std::process::id();
+        let me = Holder::me();
         let mut count = 0;
         let mut link: *mut *mut Node<K, V> = self.head.get();
         loop {
             // SAFETY: `link` points to the head or to a live node's `next`; all under the lock.
             let Some(current) = NonNull::new(unsafe { *link }) else { return };
             count += 1;
-            // SAFETY: a live node; keys and `busy` are touched under the lock only.
-            let goes = unsafe { (*current.as_ptr()).busy != me && may_go(&(*current.as_ptr()).key) };
+            // SAFETY: a live node; keys and holders are touched under the lock only.
+            let goes = unsafe { !(*current.as_ptr()).holder.is_alive(me) && may_go(&(*current.as_ptr()).key) };
             // SAFETY: as above.
             let next = unsafe { &raw mut (*current.as_ptr()).next };
             if goes && count >= self.many {
@@ -180,9 +240,13 @@ impl<K, V> Entry<'_, K, V> {
 impl<K, V> Drop for Entry<'_, K, V> {
     fn drop(&mut self) {
         let _guard = self.table.lock.lock();
-        // SAFETY: a live node; `busy` is touched under the lock only.
-        unsafe { (*self.node.as_ptr()).busy = 0 };
+        // SAFETY: a live node; holders are touched under the lock only.
+        unsafe { (*self.node.as_ptr()).holder = Holder::default() };
     }
+}
+
+fn busy() -> Error {
+    Error::Io(std::io::Error::from_raw_os_error(libc::EBUSY))
 }
 
 fn map<T>() -> Result<NonNull<T>> {

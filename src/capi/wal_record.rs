@@ -3,6 +3,7 @@
 #![allow(non_camel_case_types, reason = "C's names")]
 
 use super::{guard, ptr};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
 use crate::wal::record::{self, Op, Record};
@@ -116,6 +117,7 @@ pub unsafe extern "C" fn wal_record_decode(buffer: *const u8, len: usize, record
         // SAFETY: the caller's promise.
         let buffer = unsafe { ptr::bytes(buffer, len) }?;
         let decoded = record::decode(buffer)?;
+        clock::observe(decoded.timestamp);
         let key = duplicate(decoded.key)?;
         let value = duplicate(decoded.value).inspect_err(|_| {
             // SAFETY: it came from malloc just now and nobody else has it.

@@ -131,6 +131,9 @@ pub(super) unsafe fn append_all(writer: *mut wal_writer, records: &[Record<'_>])
     let mut log = unsafe { log_of(writer) }?;
     let mut encoded = Vec::new();
     let ends = wal::encode_all(records, &mut encoded)?;
+    if ends.is_empty() {
+        return Ok(0);
+    }
     let (_, len) = log.append(&encoded, &ends)?;
     // SAFETY: not NULL, since a log was found behind it.
     unsafe { publish(writer, len) };

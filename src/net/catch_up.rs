@@ -6,6 +6,7 @@
 
 use super::group::Member;
 use super::io::{self, Deadline, Received};
+use super::link::CaughtUp;
 use crate::error::{Error, Result};
 use crate::net::socket;
 use crate::replication::message::{self, ACK_LEN, ACK_OK, Ack};
@@ -31,8 +32,15 @@ pub struct Summary {
     pub last: Lsn,
     /// Bytes in the leader's log at the end.
     pub log_len: u64,
-    /// Length and CRC field of the last record shipped.
-    pub last_record: Option<(usize, u32)>,
+}
+
+impl Summary {
+    /// What [`Group::ship`](super::group::Group::ship) must know, if anything was sent.
+    #[must_use]
+    pub fn caught_up(&self) -> Option<CaughtUp> {
+        let next = Lsn(self.last.0.saturating_sub(self.records)).next();
+        (self.records > 0).then_some(CaughtUp { log_len: self.log_len, next, last: self.last })
+    }
 }
 
 /// A leader's log to catch up from: its bytes, and what is known of them.
@@ -48,7 +56,7 @@ pub struct Source<'a, S: Storage> {
 
 /// How long a follower has to answer a CHECK. One that does not (it runs in this very thread) still checks for itself
 /// before it takes a record.
-const CHECK_MS: i32 = 1_000;
+const CHECK_MS: i32 = 500;
 
 /// The ack that a logship follower sends behind its rejoin message shows that it is one. It is no ack for a record, so
 /// it is taken off the connection before a program reads acks from it.
@@ -104,10 +112,11 @@ fn try_catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
     };
     let from = locate(source, after.next())?;
     if member.link.progress.is_logship {
-        check_history(member, source, after)?;
-        // A rejoin says that everything up to there is durable, and it is ours.
-        member.link.progress.ledger.add_through(after);
-        member.link.progress.acked = after;
+        if check_history(member, source, after)? {
+            // A rejoin says that everything up to there is durable, and it is ours.
+            member.link.progress.ledger.add_through(after);
+            member.link.progress.acked = after;
+        }
         member.link.progress.next = Some(after.next());
         member.send(&message::encode_position(after.next()), Deadline::send())?;
     }
@@ -125,10 +134,11 @@ fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
     found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })
 }
 
-/// Asks the follower whether its record `lsn` is ours. It refuses by itself if not; its answer tells us.
-fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, lsn: Lsn) -> Result<()> {
+/// Asks the follower whether its record `lsn` is ours. It refuses by itself if not; its answer tells us. `false`: no
+/// answer in time.
+fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, lsn: Lsn) -> Result<bool> {
     if lsn == Lsn::ZERO {
-        return Ok(());
+        return Ok(true);
     }
     let near = source.tail.near(lsn);
     let damage = Error::Damaged { offset: near.offset, after: lsn };
@@ -145,7 +155,7 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
             is_answer
         });
         match answer {
-            Some(ack) if ack.status == ACK_OK => return Ok(()),
+            Some(ack) if ack.status == ACK_OK => return Ok(true),
             Some(ack) => {
                 crate::log_error!(
                     "{member}: its record {lsn} is not ours (CRC {crc:08x}); its log ends at LSN {}, ours at LSN {}",
@@ -161,7 +171,7 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
             Ok(()) => return Err(Error::NotConnected),
             Err(Error::TimedOut) => {
                 crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => return Err(error),
         }
@@ -186,7 +196,6 @@ fn stream<S: Storage>(
             out.extend_from_slice(one);
             summary.records += 1;
             summary.bytes += (header.len() + len) as u64;
-            summary.last_record = Some((len, record::stored_crc(one).unwrap_or(0)));
             if out.len() >= SEND_BYTES {
                 member.send(&out, Deadline::send())?;
                 out.clear();

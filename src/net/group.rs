@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::io::{self, Deadline, Received};
-use super::link::{LastFrame, Link, Text};
+use super::link::{CaughtUp, LastFrame, Link, Text};
 use super::socket::{self, SocketId};
 use super::sys::{self, POLLIN, POLLOUT, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
@@ -30,6 +30,9 @@ pub trait LeaderLog {
     fn byte_len(&mut self) -> Option<u64>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
+    /// The LSN of a recent record with this encoded length and CRC; `None` if there is none, or no log that is surely
+    /// ours.
+    fn find(&mut self, len: usize, crc: u32) -> Option<Lsn>;
 }
 
 /// One follower, for the time of one call.
@@ -68,7 +71,11 @@ impl Member<'_> {
             Some(id) if id == known => {}
             // Another number: the program has put a new socket there. The same number with something else behind it is
             // one that the program closed and something else got, unless it leads to this follower.
-            Some(id) if id.fd != known.fd || known.ino == 0 || self.leads_here() => self.link.attach(id),
+            Some(id) if id.fd != known.fd || known.ino == 0 || self.leads_here() => {
+                // The program may have made the socket itself. One that is no TCP socket needs no keepalive.
+                let _ = socket::set_keepalive(self.fd);
+                self.link.attach(id);
+            }
             _ if !self.online => {}
             _ => {
                 self.fd = -1; // Not ours to close.
@@ -172,17 +179,30 @@ impl Group<'_> {
         if !self.last_frame.set(encoded) {
             return Err(Error::Invalid("no record has this length"));
         }
-        let identity = (encoded.len(), record::stored_crc(encoded).unwrap_or(0));
+        let mut known = None;
         let mut sending = [false; MEMBERS_MAX];
         let mut shipped = 0;
         for (member, sending) in self.members.iter_mut().zip(&mut sending) {
-            // Catch-up may have sent the newest record already: the log has not grown since, and these are its bytes.
-            let sent_by_catch_up =
-                member.link.caught_up.take().is_some_and(|caught_up| {
-                    caught_up.last == identity && self.log.byte_len() == Some(caught_up.log_len)
-                });
-            *sending = member.online && !sent_by_catch_up;
-            shipped += usize::from(member.online && sent_by_catch_up);
+            if !member.online {
+                continue;
+            }
+            let unplaced = member.link.progress.follows && member.link.progress.next.is_none();
+            if unplaced || member.link.caught_up.is_some() {
+                let crc = record::stored_crc(encoded).unwrap_or(0);
+                let lsn = *known.get_or_insert_with(|| self.log.find(encoded.len(), crc));
+                if was_sent_by_catch_up(member.link, lsn, self.log) {
+                    shipped += 1;
+                    continue;
+                }
+                if let Some(lsn) = lsn.filter(|_| unplaced) {
+                    // The peer has shown that it counts with us: from here on the stream has positions.
+                    member.link.progress.next = Some(lsn);
+                    if member.send(&message::encode_position(lsn), Deadline::send()).is_err() {
+                        continue;
+                    }
+                }
+            }
+            *sending = true;
         }
         broadcast(&mut self.members, &sending, self.last_frame.frame(), Deadline::send());
         for (member, sending) in self.members.iter_mut().zip(sending) {
@@ -277,7 +297,7 @@ impl Group<'_> {
     fn take_acks(&mut self) {
         for member in &mut self.members {
             while let Some(ack) = member.link.inbox.pop_ack() {
-                let ceiling = self.log.last().filter(|last| *last > Lsn::ZERO);
+                let ceiling = self.log.last();
                 match member.link.progress.on_ack(&ack, ceiling) {
                     Verdict::Durable | Verdict::Alive => {}
                     Verdict::Ignored => {
@@ -318,15 +338,18 @@ impl Group<'_> {
         for (member, before) in self.members.iter().zip(&mut before) {
             *before = member.link.heard;
         }
-        broadcast(&mut self.members, &sending, &frame::HEARTBEAT, Deadline::send());
+        broadcast(&mut self.members, &sending, &frame::HEARTBEAT, deadline);
+        let mut last_look = false;
         loop {
             for (index, member) in self.members.iter_mut().enumerate() {
                 answered[index] |= take_answer(member, before[index]);
             }
             let silent = |member: &Member<'_>| member.online && !answered[member.index];
-            if !self.members.iter().any(silent) || deadline.has_passed() {
+            if !self.members.iter().any(silent) || last_look {
                 break;
             }
+            // One look more after the deadline: somebody's full buffer may have taken all the time.
+            last_look = deadline.has_passed();
             self.receive_acks(silent, deadline)?;
         }
         for member in &mut self.members {
@@ -335,6 +358,23 @@ impl Group<'_> {
             }
         }
         Ok(self.members.iter().filter(|member| member.online).count())
+    }
+}
+
+/// Whether the record, which is number `lsn` of the log, is one that the last catch-up has sent already. That can be
+/// only while the log has not grown since: records are appended, a follower catches up, then they are shipped.
+fn was_sent_by_catch_up(link: &mut Link, lsn: Option<Lsn>, log: &mut dyn LeaderLog) -> bool {
+    let Some(caught_up) = link.caught_up else { return false };
+    match lsn {
+        Some(lsn) if lsn >= caught_up.next && lsn <= caught_up.last && log.byte_len() == Some(caught_up.log_len) => {
+            let rest = CaughtUp { next: lsn.next(), ..caught_up };
+            link.caught_up = Some(rest).filter(|rest| rest.next <= rest.last);
+            true
+        }
+        _ => {
+            link.caught_up = None;
+            false
+        }
     }
 }
 
@@ -415,6 +455,12 @@ fn broadcast(members: &mut [Member<'_>], sending: &[bool], frame: &[u8], deadlin
 fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
     let Some(rejected) = member.link.progress.reship.take() else { return };
     let whole = record::decode(last.record()).is_ok();
+    if member.link.progress.follows && member.link.progress.next.is_none() && whole {
+        // Rejected before the stream had a position: it gets one now, if the log tells where it was.
+        let crc = record::stored_crc(last.record()).unwrap_or(0);
+        let newest = log.find(last.record().len(), crc).filter(|newest| *newest >= rejected.lsn);
+        member.link.progress.next = newest.map(Lsn::next);
+    }
     let outcome = match member.link.progress.next {
         Some(next) if rejected.lsn < next => reship_from(member, rejected.lsn, next, whole.then_some(last), log),
         _ if whole => member.send(last.frame(), Deadline::send()),

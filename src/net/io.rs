@@ -159,24 +159,38 @@ pub fn send_all(fd: RawFd, mut bytes: &[u8], deadline: Deadline) -> Result<()> {
 /// Fills `into`. The first byte is waited for until `first`, and once it is there everything must come within the
 /// receive deadline. `Ok(false)`: the peer closed before the first byte.
 pub fn recv_all(fd: RawFd, into: &mut [u8], first: Deadline) -> Result<bool> {
+    Ok(recv_first(fd, into, first)?.is_some())
+}
+
+/// As [`recv_all`]; returns the deadline that began with the first byte, for what belongs to the same message.
+/// [`Error::TimedOut`] means that not a byte came: the stream is as good as before.
+pub fn recv_first(fd: RawFd, into: &mut [u8], first: Deadline) -> Result<Option<Deadline>> {
+    loop {
+        match recv_now(fd, into)? {
+            Received::Bytes(count) => {
+                let deadline = Deadline::recv();
+                recv_rest(fd, &mut into[count..], deadline)?;
+                return Ok(Some(deadline));
+            }
+            Received::Closed => return Ok(None),
+            Received::Nothing => wait_readable(fd, first)?,
+        }
+    }
+}
+
+/// Fills `into` before the deadline. A deadline that passes is the errno ETIMEDOUT rather than [`Error::TimedOut`]:
+/// half of something is in, and the stream is of no use any more.
+pub fn recv_rest(fd: RawFd, into: &mut [u8], deadline: Deadline) -> Result<()> {
     let mut done = 0;
-    let mut deadline = first;
     while done < into.len() {
         match recv_now(fd, &mut into[done..])? {
-            Received::Bytes(count) => {
-                if done == 0 {
-                    deadline = Deadline::recv();
-                }
-                done += count;
-            }
-            Received::Closed if done == 0 => return Ok(false),
+            Received::Bytes(count) => done += count,
             Received::Closed => return Err(Error::NotConnected),
             Received::Nothing => match wait_readable(fd, deadline) {
-                // Half of something is in: the stream is of no use any more, unlike after a wait in vain.
-                Err(Error::TimedOut) if done > 0 => return Err(Errno::ETIMEDOUT.into()),
+                Err(Error::TimedOut) => return Err(Errno::ETIMEDOUT.into()),
                 other => other?,
             },
         }
     }
-    Ok(true)
+    Ok(())
 }

@@ -6,6 +6,7 @@ use super::socket::SocketId;
 use crate::replication::frame;
 use crate::replication::inbox::Inbox;
 use crate::replication::progress::Progress;
+use crate::types::Lsn;
 use crate::wal::record::RECORD_MAX;
 use std::fmt::{self, Write};
 use std::time::Instant;
@@ -56,8 +57,10 @@ impl Link {
 pub struct CaughtUp {
     /// Bytes in the leader's log then.
     pub log_len: u64,
-    /// Length and CRC field of the last record it sent.
-    pub last: (usize, u32),
+    /// The first record it sent, or the one after the last that was shipped since and left out.
+    pub next: Lsn,
+    /// The last record it sent.
+    pub last: Lsn,
 }
 
 /// A short text without a heap allocation; what does not fit is cut.

@@ -5,12 +5,13 @@ use super::io::{self, Deadline};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
-use crate::replication::follower::{Follower, Take};
+use crate::replication::follower::{Fingerprint, Follower, Take};
 use crate::replication::frame::{self, Header};
 use crate::replication::message::{
     self, ACK_CRC_FAIL, ACK_DIVERGED, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS, Mark,
 };
 use crate::types::Lsn;
+use crate::wal::crc::crc32;
 use crate::wal::record;
 use std::os::fd::RawFd;
 
@@ -22,6 +23,10 @@ pub trait FollowerLog {
     fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>>;
     /// Appends one encoded record; it is durable when this returns its LSN.
     fn append(&mut self, encoded: &[u8]) -> Result<Lsn>;
+    /// The encoded record `lsn`.
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
+    /// The first record that is in the log and not yet in the store, if there is one.
+    fn unapplied(&mut self) -> &mut Option<Lsn>;
 }
 
 /// Who answers for records.
@@ -58,22 +63,23 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// [`Error::CrcMismatch`]: nothing stored, the stream is still in step; [`Error::NotConnected`]: the leader closed
     /// in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Lsn> {
+        self.apply_pending()?;
         loop {
             let mut word = [0; frame::HEADER_LEN];
-            if !io::recv_all(self.fd, &mut word, self.idle)? {
+            let Some(deadline) = io::recv_first(self.fd, &mut word, self.idle)? else {
                 return Err(Error::NotConnected);
-            }
+            };
             match frame::header(word)? {
                 Header::Heartbeat => {
                     let last = self.log.last()?;
                     self.answer(last, ACK_OK, FLAG_LIVENESS)?;
                 }
                 Header::Control(len) => {
-                    let body = self.body(len)?;
+                    let body = self.body(len, deadline)?;
                     self.control(&body)?;
                 }
                 Header::Record(len) => {
-                    let encoded = self.body(len)?;
+                    let encoded = self.body(len, deadline)?;
                     if let Some(lsn) = self.record(&encoded)? {
                         return Ok(lsn);
                     }
@@ -82,15 +88,10 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         }
     }
 
-    fn body(&self, len: usize) -> Result<Vec<u8>> {
+    fn body(&self, len: usize, deadline: Deadline) -> Result<Vec<u8>> {
         let mut body = vec![0; len];
-        match io::recv_all(self.fd, &mut body, Deadline::recv()) {
-            Ok(true) => Ok(body),
-            Ok(false) => Err(Error::NotConnected),
-            // The header is in: see `recv_all`.
-            Err(Error::TimedOut) => Err(Error::Io(std::io::Error::from_raw_os_error(libc::ETIMEDOUT))),
-            Err(error) => Err(error),
-        }
+        io::recv_rest(self.fd, &mut body, deadline)?;
+        Ok(body)
     }
 
     fn answer(&self, lsn: Lsn, status: u8, flags: u8) -> Result<()> {
@@ -138,40 +139,67 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
 
     /// `Ok(None)`: passed over, go on with the next frame.
     fn record(&mut self, encoded: &[u8]) -> Result<Option<Lsn>> {
-        match self.follower.on_record() {
+        let decoded = record::decode(encoded).ok();
+        let field = record::stored_crc(encoded).unwrap_or(0);
+        let rest = if decoded.is_some() { field } else { crc32(encoded.get(4..).unwrap_or_default()) };
+        let fingerprint = Fingerprint { len: encoded.len(), field, rest };
+        let answers = self.acks == Acks::ByUs;
+        let last = self.log.last()?;
+        match self.follower.on_record(decoded.as_ref().map(|_| &fingerprint)) {
             Take::Discard => return Ok(None),
+            Take::Refuse => {
+                self.answer(last.next(), ACK_NOT_STORED, 0)?;
+                return Ok(None);
+            }
             Take::Known => {
-                if self.acks == Acks::ByUs {
-                    let last = self.log.last()?;
+                if answers {
                     self.answer(last, ACK_OK, 0)?;
                 }
                 return Ok(None);
             }
             Take::Store => {}
         }
-        let stored = match record::decode(encoded) {
-            Ok(decoded) => self.log.append(encoded).map(|lsn| (lsn, decoded)),
+        let stored = match decoded {
+            Some(decoded) => self.log.append(encoded).map(|lsn| (lsn, decoded)),
             // A right CRC over fields that make no record is damage too.
-            Err(_) => Err(Error::CrcMismatch),
+            None => Err(Error::CrcMismatch),
         };
         match stored {
             Ok((lsn, decoded)) => {
+                self.follower.on_stored();
                 clock::observe(decoded.timestamp);
-                self.store.apply(&decoded)?;
-                if self.acks == Acks::ByUs {
+                if let Err(error) = self.store.apply(&decoded) {
+                    // It is in the log and will count as received; so it is applied before anything else.
+                    self.log.unapplied().get_or_insert(lsn);
+                    return Err(error);
+                }
+                if answers {
                     self.answer(lsn, ACK_OK, 0)?;
                 }
                 Ok(Some(lsn))
             }
             Err(error) => {
-                self.follower.on_not_stored();
-                if self.acks == Acks::ByUs {
+                self.follower.on_not_stored(fingerprint, answers);
+                if answers {
                     let status = if matches!(error, Error::CrcMismatch) { ACK_CRC_FAIL } else { ACK_NOT_STORED };
-                    let last = self.log.last()?;
                     self.answer(last.next(), status, 0)?;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Applies records that an earlier call stored and could not apply (the store's lock was held, memory was out).
+    fn apply_pending(&mut self) -> Result<()> {
+        let last = self.log.last()?;
+        while let Some(lsn) = *self.log.unapplied() {
+            let encoded = self.log.read(lsn)?;
+            self.store.apply(&record::decode(&encoded)?)?;
+            *self.log.unapplied() = Some(lsn.next()).filter(|next| *next <= last);
+            if self.log.unapplied().is_none() && self.acks == Acks::ByUs {
+                self.answer(last, ACK_OK, 0)?;
+            }
+        }
+        Ok(())
     }
 }

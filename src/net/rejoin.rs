@@ -33,8 +33,12 @@ pub enum Way {
 
 /// Finds the way: a live connection is taken as it is, else a new one is made to the leader.
 pub fn find_way(leader_fd: RawFd, host: &str, port: u16) -> Result<Way> {
-    if leader_fd >= 0 && socket::is_live(leader_fd) {
-        return Ok(Way::Given);
+    if leader_fd >= 0 {
+        // What is no socket is not ours to replace.
+        socket::identify(leader_fd).ok_or_else(|| socket::why_no_socket(leader_fd))?;
+        if socket::is_live(leader_fd) {
+            return Ok(Way::Given);
+        }
     }
     Ok(Way::New(socket::connect(host, port)?))
 }
@@ -51,9 +55,7 @@ pub struct Rejoin {
 /// Reads a rejoin message, and the marked ack behind it if one comes within 200 ms. The whole message has 5 s.
 pub fn read_rejoin(fd: RawFd) -> Result<Rejoin> {
     let mut bytes = [0; REJOIN_LEN];
-    if !io::recv_all(fd, &mut bytes, Deadline::after_ms(io::DEFAULT_TIMEOUT_MS))? {
-        return Err(Error::NotConnected);
-    }
+    io::recv_rest(fd, &mut bytes, Deadline::after_ms(io::DEFAULT_TIMEOUT_MS))?;
     let last = message::decode_rejoin(bytes);
     Ok(Rejoin { last, mark: read_mark(fd, last)? })
 }

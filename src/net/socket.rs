@@ -39,6 +39,13 @@ pub fn identify(fd: RawFd) -> Option<SocketId> {
     is_socket.then_some(SocketId { fd, ino: stat.st_ino })
 }
 
+/// Why [`identify`] finds nothing: EBADF or ENOTSOCK.
+#[must_use]
+pub fn why_no_socket(fd: RawFd) -> Error {
+    let open = sys::with_fd(fd, |fd| fstat(fd)).is_some_and(|stat| stat.is_ok());
+    Error::from(if open { Errno::ENOTSOCK } else { Errno::EBADF })
+}
+
 /// Keepalive on a connection or listening socket: idle 5 s, interval 1 s, 3 probes, and 8 s for data in flight.
 /// Sources: tcp(7); lesson w11-l05.
 pub fn set_keepalive(fd: RawFd) -> Result<()> {

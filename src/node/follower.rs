@@ -31,6 +31,7 @@ pub struct Follower {
 struct Log {
     wal: Wal,
     reader: FileStorage<File>,
+    unapplied: Option<Lsn>,
 }
 
 impl FollowerLog for Log {
@@ -47,6 +48,14 @@ impl FollowerLog for Log {
 
     fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
         self.wal.append_encoded(encoded, &[encoded.len()])
+    }
+
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        wal::read_record(&self.reader, self.wal.near(lsn), lsn)
+    }
+
+    fn unapplied(&mut self) -> &mut Option<Lsn> {
+        &mut self.unapplied
     }
 }
 
@@ -65,7 +74,7 @@ impl Follower {
     /// from it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
     pub fn open(directory: impl AsRef<Path>, node: u8) -> Result<Follower> {
         let (path, wal, store) = open_log(directory.as_ref())?;
-        let log = Log { wal, reader: file::open_read(&path)? };
+        let log = Log { wal, reader: file::open_read(&path)?, unapplied: None };
         Ok(Follower { log, store, connection: None, state: follower::Follower::default(), node })
     }
 

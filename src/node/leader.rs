@@ -8,7 +8,7 @@ use crate::kv::table::Store;
 use crate::net::catch_up::{self, Source};
 use crate::net::group::{Group, LeaderLog, MEMBERS_MAX, Member};
 use crate::net::io::{self, Deadline};
-use crate::net::link::{CaughtUp, LastFrame, Link};
+use crate::net::link::{LastFrame, Link};
 use crate::net::{rejoin, socket};
 use crate::replication::quorum::Policy;
 use crate::storage::file::{self, FileStorage};
@@ -143,6 +143,10 @@ impl LeaderLog for OwnLog<'_> {
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
         wal::read_record(self.reader, self.wal.near(lsn), lsn)
     }
+
+    fn find(&mut self, len: usize, crc: u32) -> Option<Lsn> {
+        wal::find_recent(self.reader, self.wal.tail(), len, crc).ok().flatten()
+    }
 }
 
 impl Leader {
@@ -197,7 +201,7 @@ impl Leader {
         match result {
             Ok(summary) => {
                 member.online = true;
-                member.link.caught_up = summary.last_record.map(|last| CaughtUp { log_len: summary.log_len, last });
+                member.link.caught_up = summary.caught_up();
                 let fd = member.fd;
                 self.publish(index, fd, true);
                 Ok(Joined { index, from, records: summary.records })

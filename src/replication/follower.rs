@@ -3,9 +3,32 @@
 //! A lesson's leader states no positions; then every whole record is the next one, and a rejected record's re-ship is
 //! the next whole record. A logship leader states them; then nothing is taken behind a rejected record, or out of its
 //! place, until the leader says where the stream goes on.
+//!
+//! Before the first position is stated nobody knows which leader it is. A follower that answers for records itself then
+//! takes nothing behind a rejected record but that record: others in flight would take its number.
 #![forbid(unsafe_code)]
 
 use crate::types::Lsn;
+
+/// What tells a record from others, also when its bytes came damaged: its length, its CRC field, and the CRC of the
+/// rest. Damage in the rest leaves the field right, damage in the field leaves the rest right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Encoded length.
+    pub len: usize,
+    /// The CRC field.
+    pub field: u32,
+    /// The CRC of what the field covers.
+    pub rest: u32,
+}
+
+impl Fingerprint {
+    /// Whether `whole`, which is not damaged, is the record that came damaged as `self`.
+    #[must_use]
+    fn may_be(&self, whole: &Fingerprint) -> bool {
+        self.len == whole.len && (self.field == whole.field || self.rest == whole.rest)
+    }
+}
 
 /// State of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +41,10 @@ pub struct Follower {
     diverged: bool,
     /// So many records are here already and come again.
     known: u64,
+    /// The record that was rejected before a position was stated: nothing else is taken.
+    awaited: Option<Fingerprint>,
+    /// The leader has been told so.
+    told: bool,
 }
 
 /// What to do with a record frame.
@@ -27,6 +54,8 @@ pub enum Take {
     Store,
     /// It is behind a rejected record: pass over it, say nothing.
     Discard,
+    /// The same, and tell the leader that nothing is stored.
+    Refuse,
     /// It is stored already: pass over it; an ack of what is durable does no harm.
     Known,
 }
@@ -36,21 +65,36 @@ impl Follower {
     /// between the two and the leader must be told where this log ends.
     pub fn on_position(&mut self, next: Lsn, last: Lsn) -> bool {
         self.positioned = true;
+        self.awaited = None;
         self.discarding = next > last.next();
         self.known = if next <= last { last.since(next) + 1 } else { 0 };
         !self.discarding || self.diverged
     }
 
-    /// A record frame is here.
-    pub fn on_record(&mut self) -> Take {
+    /// A record is here; `None` if it came damaged.
+    pub fn on_record(&mut self, whole: Option<&Fingerprint>) -> Take {
         if self.discarding || self.diverged {
-            Take::Discard
-        } else if self.known > 0 {
-            self.known -= 1;
-            Take::Known
-        } else {
-            Take::Store
+            return Take::Discard;
         }
+        if self.known > 0 {
+            self.known -= 1;
+            return Take::Known;
+        }
+        match (self.awaited, whole) {
+            (Some(awaited), Some(whole)) if !awaited.may_be(whole) => {
+                if std::mem::replace(&mut self.told, true) {
+                    Take::Discard
+                } else {
+                    Take::Refuse
+                }
+            }
+            _ => Take::Store,
+        }
+    }
+
+    /// The record was stored.
+    pub fn on_stored(&mut self) {
+        self.awaited = None;
     }
 
     /// The leader's log is another one: nothing more is taken on this connection.
@@ -58,9 +102,13 @@ impl Follower {
         self.diverged = true;
     }
 
-    /// The record was not stored: damaged, or the log failed.
-    pub fn on_not_stored(&mut self) {
+    /// The record was not stored: damaged, or the log failed. `answers`: this end answers for records itself.
+    pub fn on_not_stored(&mut self, record: Fingerprint, answers: bool) {
         self.discarding = self.positioned;
+        if !self.positioned && answers {
+            self.awaited.get_or_insert(record);
+            self.told = false;
+        }
     }
 }
 
@@ -68,33 +116,55 @@ impl Follower {
 mod tests {
     use super::*;
 
+    fn whole(crc: u32) -> Fingerprint {
+        Fingerprint { len: 27, field: crc, rest: crc }
+    }
+
     #[test]
     fn before_a_plain_leader_every_record_is_the_next() {
         let mut follower = Follower::default();
-        assert_eq!(follower.on_record(), Take::Store);
-        follower.on_not_stored();
-        assert_eq!(follower.on_record(), Take::Store);
+        assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+        follower.on_not_stored(whole(1), false);
+        assert_eq!(follower.on_record(Some(&whole(2))), Take::Store);
+    }
+
+    #[test]
+    fn a_follower_that_answers_takes_only_the_rejected_record_until_a_position_is_stated() {
+        let damages = [Fingerprint { field: 9, ..whole(1) }, Fingerprint { rest: 9, ..whole(1) }];
+        for damaged in damages {
+            let mut follower = Follower::default();
+            follower.on_not_stored(damaged, true);
+            assert_eq!(follower.on_record(Some(&whole(2))), Take::Refuse);
+            assert_eq!(follower.on_record(Some(&whole(3))), Take::Discard);
+            assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+            follower.on_stored();
+            assert_eq!(follower.on_record(Some(&whole(2))), Take::Store);
+        }
+        let mut follower = Follower::default();
+        follower.on_not_stored(whole(1), true);
+        assert!(follower.on_position(Lsn(6), Lsn(5)));
+        assert_eq!(follower.on_record(Some(&whole(2))), Take::Store);
     }
 
     #[test]
     fn behind_a_rejected_record_nothing_is_taken_until_the_position_is_stated() {
         let mut follower = Follower::default();
         assert!(follower.on_position(Lsn(6), Lsn(5)));
-        assert_eq!(follower.on_record(), Take::Store);
-        follower.on_not_stored();
-        assert_eq!(follower.on_record(), Take::Discard);
+        assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+        follower.on_not_stored(whole(1), true);
+        assert_eq!(follower.on_record(Some(&whole(1))), Take::Discard);
         assert!(follower.on_position(Lsn(6), Lsn(5)));
-        assert_eq!(follower.on_record(), Take::Store);
+        assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
     }
 
     #[test]
     fn records_that_come_again_are_passed_over_and_a_gap_is_refused() {
         let mut follower = Follower::default();
         assert!(follower.on_position(Lsn(4), Lsn(5)));
-        assert_eq!(follower.on_record(), Take::Known);
-        assert_eq!(follower.on_record(), Take::Known);
-        assert_eq!(follower.on_record(), Take::Store);
+        assert_eq!(follower.on_record(Some(&whole(1))), Take::Known);
+        assert_eq!(follower.on_record(Some(&whole(2))), Take::Known);
+        assert_eq!(follower.on_record(Some(&whole(3))), Take::Store);
         assert!(!follower.on_position(Lsn(9), Lsn(6)));
-        assert_eq!(follower.on_record(), Take::Discard);
+        assert_eq!(follower.on_record(Some(&whole(4))), Take::Discard);
     }
 }

@@ -6,7 +6,8 @@
 //! are one run, so a million of them take the room of one.
 #![forbid(unsafe_code)]
 
-use super::message::{ACK_LEN, Ack};
+use super::message::{ACK_LEN, ACK_OK, Ack};
+use crate::types::Lsn;
 
 const RUNS: usize = 1024;
 
@@ -49,7 +50,7 @@ impl Partial {
 
 impl Default for Inbox {
     fn default() -> Inbox {
-        let run = Run { first: Ack::plain(crate::types::Lsn::ZERO, 0), count: 0 };
+        let run = Run { first: Ack::plain(Lsn::ZERO, 0), count: 0 };
         Inbox { runs: [run; RUNS], head: 0, used: 0, front: Partial::EMPTY, back: Partial::EMPTY }
     }
 }
@@ -162,6 +163,14 @@ impl Inbox {
         done
     }
 
+    /// The highest LSN that waiting acks say is durable; nothing is taken.
+    #[must_use]
+    pub fn highest_ok(&self) -> Lsn {
+        let runs = (0..self.used).map(|at| &self.runs[(self.head + at) % RUNS]);
+        let ok = runs.filter(|run| run.first.status == ACK_OK && !run.first.is_liveness());
+        ok.map(|run| run.first.lsn.plus(run.count - 1)).max().unwrap_or_default()
+    }
+
     /// Takes out every whole ack for which `wanted` holds and keeps the others in order.
     pub fn extract(&mut self, mut wanted: impl FnMut(&Ack) -> bool) {
         for _ in 0..self.used {
@@ -180,7 +189,6 @@ impl Inbox {
 mod tests {
     use super::*;
     use crate::replication::message::{FLAG_LIVENESS, Mark};
-    use crate::types::Lsn;
     use proptest::prelude::*;
 
     proptest! {

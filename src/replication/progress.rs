@@ -17,6 +17,8 @@ pub struct Progress {
     pub acked: Lsn,
     /// Whether the peer has shown the mark of logship.
     pub is_logship: bool,
+    /// Whether it answers for records with marked acks: it counts as we do.
+    pub follows: bool,
     /// The node number it gave, 0 if none.
     pub node: u8,
     /// The LSN of the next record frame, once a POSITION message has stated it; then the peer counts with us and
@@ -58,6 +60,7 @@ impl Progress {
         self.ledger.clear();
         self.acked = Lsn::ZERO;
         self.is_logship = false;
+        self.follows = false;
         self.node = 0;
         self.next = None;
         self.reship = None;
@@ -86,7 +89,10 @@ impl Progress {
         if ack.is_liveness() {
             return Verdict::Alive;
         }
-        if ceiling.is_some_and(|last| ack.lsn > last) && ack.status == ACK_OK {
+        self.follows |= mark.is_some();
+        // A program may ship records that it keeps in no log, beside a log that is empty.
+        let bounds = ceiling.filter(|last| *last > Lsn::ZERO || mark.is_some());
+        if bounds.is_some_and(|last| ack.lsn > last) && ack.status == ACK_OK {
             return Verdict::Ignored;
         }
         match ack.status {

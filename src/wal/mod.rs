@@ -11,6 +11,7 @@ pub mod recovery;
 pub mod scan;
 pub mod tail;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::storage::Storage;
@@ -62,6 +63,7 @@ pub fn encode_all(records: &[Record<'_>], into: &mut Vec<u8>) -> Result<Vec<usiz
         let start = into.len();
         into.resize(start + one.encoded_len(), 0);
         record::encode(one, &mut into[start..])?;
+        clock::observe(one.timestamp);
         ends.push(into.len());
     }
     Ok(ends)
@@ -206,6 +208,31 @@ pub fn read_record(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<V
     bytes.truncate(len);
     record::decode(&bytes)?;
     Ok(bytes)
+}
+
+/// Finds the record with this encoded length and CRC among the last 1,024: the newest if it is that one, else the
+/// first.
+pub fn find_recent(storage: &impl Storage, tail: &LogTail, len: usize, crc: u32) -> Result<Option<Lsn>> {
+    const WINDOW: u64 = 1024;
+    let oldest = Lsn(tail.last().0.saturating_sub(WINDOW - 1).max(1));
+    let Some(from) = scan::walk(storage, tail.near(oldest), |at| at.lsn >= oldest)? else { return Ok(None) };
+    let mut found = None;
+    scan::scan(storage, from, tail.len(), |batch| {
+        let mut lsn = batch.first;
+        let ends = batch.offsets.iter().skip(1).copied();
+        let end = batch.offsets.first().map_or(0, |first| first + batch.encoded.len() as u64);
+        for (start, end) in batch.offsets.iter().zip(ends.chain([end])) {
+            let begin = usize::try_from(start - batch.offsets[0]).unwrap_or(usize::MAX);
+            let matches =
+                end - start == len as u64 && batch.encoded.get(begin..).and_then(record::stored_crc) == Some(crc);
+            if matches && (found.is_none() || lsn == tail.last()) {
+                found = Some(lsn);
+            }
+            lsn = lsn.next();
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// The CRC of record `lsn`, walking from `near`; `None` if the log does not have it.
