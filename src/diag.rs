@@ -4,8 +4,8 @@
 //! function runs, and it may be replaced from any thread at any time.
 #![forbid(unsafe_code)]
 
+use crate::signal::without_sigpipe;
 use std::fmt;
-use std::io::Write;
 use std::sync::RwLock;
 
 /// How bad it is.
@@ -38,8 +38,9 @@ pub fn log(level: Level, message: fmt::Arguments<'_>) {
         Some(sink) => sink(level, &message.to_string()),
         None if level <= Level::Warn => {
             let line = format!("logship: {message}\n");
-            // One write call a line, so that lines of several processes don't mix; nothing can be done on failure.
-            drop(std::io::stderr().write_all(line.as_bytes()));
+            // One write(2) a line, so that lines of several processes don't mix, and without the lock of the standard
+            // library, which a forked child may have inherited locked. Nothing can be done on failure.
+            let _ = without_sigpipe(|| nix::unistd::write(std::io::stderr(), line.as_bytes()));
         }
         None => {}
     }

@@ -7,6 +7,7 @@ pub mod kv;
 pub mod net;
 pub mod node;
 pub mod replication;
+mod signal;
 pub mod storage;
 pub mod types;
 pub mod wal;

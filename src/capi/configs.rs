@@ -8,7 +8,7 @@ use super::conns;
 use super::logs::{FixedPath, LeaderLogByPath};
 use super::ptr;
 use super::repl_config::{repl_node, replication_config};
-use super::side::{Entry, Table};
+use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::net::group::{Group, MEMBERS_MAX, Member};
 use crate::net::io::{self, Deadline};
@@ -30,9 +30,10 @@ pub(super) struct ConfigKey {
     address: usize,
     /// Sockets in the slots after the last call.
     sockets: [SocketId; MEMBERS_MAX],
+    /// The program has set something that it would miss.
+    has_settings: bool,
 }
 
-#[derive(Default)]
 pub(super) struct ConfigState {
     links: [Link; MEMBERS_MAX],
     last_frame: LastFrame,
@@ -42,6 +43,20 @@ pub(super) struct ConfigState {
     pub(super) degraded: bool,
 }
 
+// SAFETY: integers, arrays, options and enums of them; each has a value that is all zero.
+unsafe impl FromZero for ConfigState {
+    fn begin(&mut self) {
+        for link in &mut self.links {
+            link.attach(SocketId::default());
+            (link.reason, link.disconnects) = Default::default();
+        }
+        self.last_frame.clear();
+        self.wal.clear();
+        self.checkpoint.clear();
+        (self.policy, self.degraded) = (Policy::Strict, false);
+    }
+}
+
 static CONFIGS: Table<ConfigKey, ConfigState> = Table::new(MANY);
 
 type ConfigEntry = Entry<'static, ConfigKey, ConfigState>;
@@ -49,23 +64,17 @@ type ConfigEntry = Entry<'static, ConfigKey, ConfigState>;
 /// The state beside the struct at this address.
 pub(super) fn of(config: *const replication_config) -> Result<ConfigEntry> {
     let address = config.addr();
-    let gone = |key: &ConfigKey| !key.sockets.iter().any(|id| id.ino != 0 && socket::identify(id.fd) == Some(*id));
+    let gone = |key: &ConfigKey| {
+        !key.has_settings && !key.sockets.iter().any(|id| id.ino != 0 && socket::identify(id.fd) == Some(*id))
+    };
     CONFIGS.find_or_add(|key| key.address == address, |key| key.address = address, gone)
 }
 
 /// Forgets everything: the struct at this address begins anew.
 pub(super) fn forget(config: *const replication_config) -> Result<()> {
     let mut entry = of(config)?;
-    entry.key(|key| key.sockets = Default::default());
-    let state = entry.value();
-    for link in &mut state.links {
-        link.attach(SocketId::default());
-        (link.reason, link.disconnects) = Default::default();
-    }
-    state.last_frame.clear();
-    state.wal.clear();
-    state.checkpoint.clear();
-    (state.policy, state.degraded) = (Policy::Strict, false);
+    entry.key(|key| (key.sockets, key.has_settings) = Default::default());
+    entry.value().begin();
     Ok(())
 }
 
@@ -88,12 +97,24 @@ pub(super) fn wal_path(config: *const replication_config) -> Result<Option<PathB
 
 /// Names the log.
 pub(super) fn set_wal(config: *const replication_config, path: &Path) -> Result<()> {
-    of(config)?.value().wal.set(&wal::absolute(path))
+    let mut entry = of(config)?;
+    entry.key(|key| key.has_settings = true);
+    entry.value().wal.set(&wal::absolute(path))
 }
 
 /// Names the checkpoint.
 pub(super) fn set_checkpoint(config: *const replication_config, path: &Path) -> Result<()> {
-    of(config)?.value().checkpoint.set(&wal::absolute(path))
+    let mut entry = of(config)?;
+    entry.key(|key| key.has_settings = true);
+    entry.value().checkpoint.set(&wal::absolute(path))
+}
+
+/// Sets over whom the quorum is counted.
+pub(super) fn set_policy(config: *const replication_config, policy: Policy) -> Result<()> {
+    let mut entry = of(config)?;
+    entry.key(|key| key.has_settings = true);
+    entry.value().policy = policy;
+    Ok(())
 }
 
 /// Takes bytes that were read early from the socket `fd`, in the order in which they came.
@@ -173,19 +194,6 @@ pub(super) unsafe fn with_group<T>(
     body: impl FnOnce(&mut Group<'_>, &mut Extra<'_>) -> Result<T>,
 ) -> Result<T> {
     // SAFETY: the caller's promise.
-    unsafe { with_group_and(config, None, body) }
-}
-
-/// As [`with_group`], for a call that names a slot whose socket may be new.
-///
-/// # Safety
-/// As for [`with_group`].
-pub(super) unsafe fn with_group_and<T>(
-    config: *mut replication_config,
-    named: Option<usize>,
-    body: impl FnOnce(&mut Group<'_>, &mut Extra<'_>) -> Result<T>,
-) -> Result<T> {
-    // SAFETY: the caller's promise.
     let count = unsafe { follower_count(config) }?;
     let mut entry = of(config)?;
     // SAFETY: as above.
@@ -198,12 +206,14 @@ pub(super) unsafe fn with_group_and<T>(
     for (index, ((node, host), link)) in nodes.iter().zip(&hosts).zip(links.iter_mut()).enumerate() {
         let online = node.online == 1 && node.fd >= 0;
         let mut member = Member { index, host, port: node.port, fd: node.fd, online, link };
-        // Sockets of our own making, and the one in the slot that this call is about, are what the program says they
-        // are; what else has taken the place of a follower's socket is judged by `attach`.
-        let now = socket::identify(node.fd);
-        let is_named = named == Some(index) || now.is_some_and(conns::knows);
-        if known[index] == SocketId::default() || (is_named && now != Some(known[index])) {
-            member.link.socket = SocketId::default();
+        // A socket that stands in two slots is in one of them by mistake: the program closed the old one and the number
+        // was given out again.
+        let is_twice = node.fd >= 0 && nodes[..index].iter().any(|other| other.fd == node.fd && other.online == 1);
+        if is_twice && known[index] != SocketId::default() && socket::identify(node.fd) != Some(known[index]) {
+            member.fd = -1;
+        }
+        if known[index] == SocketId::default() {
+            member.link.socket = SocketId::default(); // `repl_connect` has filled the slot, or nobody has.
         }
         let before = member.link.socket;
         member.attach();

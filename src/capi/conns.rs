@@ -1,7 +1,7 @@
 //! What is known of each connection by its socket alone: what a leader said on it, what a rejoining follower showed.
-#![forbid(unsafe_code)]
+#![allow(unsafe_code, reason = "state that begins as zeroed memory")]
 
-use super::side::{Entry, Table};
+use super::side::{Entry, FromZero, Table};
 use crate::error::Result;
 use crate::net::socket::{self, SocketId};
 use crate::replication::follower::Follower;
@@ -21,6 +21,13 @@ pub(super) struct Conn {
     pub(super) mark: Option<Mark>,
 }
 
+// SAFETY: integers, and options and enums of them; each has a value that is all zero.
+unsafe impl FromZero for Conn {
+    fn begin(&mut self) {
+        *self = Conn::default();
+    }
+}
+
 static CONNS: Table<SocketId, Conn> = Table::new(MANY);
 
 /// The state of a connection; a socket seen for the first time gets keepalive, so that a receive which waits for a
@@ -34,11 +41,6 @@ pub(super) fn of(fd: RawFd) -> Result<Entry<'static, SocketId, Conn>> {
     let _ = socket::set_keepalive(fd);
     let gone = |key: &SocketId| socket::identify(key.fd) != Some(*key);
     CONNS.find_or_add(|key| *key == id, |key| *key = id, gone)
-}
-
-/// Whether this connection was made, accepted or read from by this library.
-pub(super) fn knows(id: SocketId) -> bool {
-    CONNS.find(|key| *key == id).map_or(true, |entry| entry.is_some())
 }
 
 /// The mark that was read from this connection before, if any.

@@ -1,9 +1,39 @@
 //! The boundary: no panic crosses it, and errno is set last, when everything else has been dropped.
-#![forbid(unsafe_code)]
+//! No thread is cancelled inside either (pthread_cancel(3) unwinds, and a foreign unwinding through Rust ends the
+//! process): a request is kept until the call has returned.
+#![allow(unsafe_code, reason = "the cancellation state of the calling thread")]
 
 use super::errno;
 use crate::error::{Error, Result};
+use libc::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+unsafe extern "C" {
+    // POSIX; the libc crate does not declare it for Linux.
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// PTHREAD_CANCEL_DISABLE.
+const CANCEL_DISABLE: c_int = 1;
+
+/// Keeps pthread_cancel(3) waiting while it lives.
+struct Uncancelled(c_int);
+
+impl Uncancelled {
+    fn new() -> Uncancelled {
+        let mut before = 0;
+        // SAFETY: a constant, and room for the old state.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut before) };
+        Uncancelled(before)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: the state that there was before; nobody asks for the one there is now.
+        unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
+}
 
 /// Runs `body`; a panic becomes `on_panic` with errno EIO. What `body` was changing may be half-changed then: side
 /// state is checked against the file and the socket on every call, so the next call finds out.
@@ -21,6 +51,7 @@ pub(crate) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
 
 /// Runs the body of any C function; `on_error` gives the value for an error.
 pub(crate) fn call_or<T>(body: impl FnOnce() -> Result<T>, on_error: impl FnOnce(&Error) -> T) -> T {
+    let _uncancelled = Uncancelled::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Error::Internal("panic")));
     result.unwrap_or_else(|error| {
         let value = on_error(&error);

@@ -26,7 +26,7 @@ use chains::{Chains, Link};
 use entry::Entry;
 pub(crate) use key::{Bytes, Key};
 use libc::{c_char, c_int};
-use std::ptr::{NonNull, null, null_mut};
+use std::ptr::{NonNull, null_mut};
 
 /// The longest key or value: an entry keeps both lengths in 32 bits.
 const LONGEST: usize = u32::MAX as usize;
@@ -223,8 +223,8 @@ impl CStore {
         unsafe { (*store).num_buckets = num_buckets };
         // SAFETY: as above.
         let lock = unsafe { &raw mut (*store).lock };
-        // SAFETY: it is no live lock. With default attributes this can't fail on Linux.
-        unsafe { libc::pthread_rwlock_init(lock, null()) };
+        // SAFETY: it is no live lock.
+        unsafe { init_lock(lock) };
         Ok(())
     }
 
@@ -387,4 +387,29 @@ pub(crate) unsafe fn bucket(key: *const c_char, num_buckets: u32) -> u32 {
     // SAFETY: as above.
     let key = unsafe { Key::of_c_string(key) };
     key::bucket_of(key.hash, num_buckets) as u32
+}
+
+unsafe extern "C" {
+    // glibc; the libc crate does not declare it.
+    fn pthread_rwlockattr_setkind_np(attributes: *mut libc::pthread_rwlockattr_t, kind: c_int) -> c_int;
+}
+
+/// glibc's PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP.
+const PREFER_WRITER: c_int = 2;
+
+/// Initialises the lock so that a waiting writer goes before new readers: with the default, programs whose threads read
+/// all the time would keep receive and recovery out for ever. None of this can fail on Linux.
+///
+/// # Safety
+/// `lock` is writable and no live lock.
+unsafe fn init_lock(lock: *mut libc::pthread_rwlock_t) {
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    // SAFETY: room for the attributes, which this call initialises.
+    unsafe { libc::pthread_rwlockattr_init(attributes.as_mut_ptr()) };
+    // SAFETY: initialised just now.
+    unsafe { pthread_rwlockattr_setkind_np(attributes.as_mut_ptr(), PREFER_WRITER) };
+    // SAFETY: the caller's promise, and live attributes.
+    unsafe { libc::pthread_rwlock_init(lock, attributes.as_ptr()) };
+    // SAFETY: initialised above and not used any more.
+    unsafe { libc::pthread_rwlockattr_destroy(attributes.as_mut_ptr()) };
 }

@@ -4,9 +4,9 @@
 //! too. It stays when the log is closed: its path tells which log a leader catches its followers up from. Every use
 //! checks the file's size and reads what has been added since (by a forked child, another writer), so nothing here is
 //! believed over the file.
-#![forbid(unsafe_code)]
+#![allow(unsafe_code, reason = "state that begins as zeroed memory")]
 
-use super::side::{Entry, Table};
+use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::net::catch_up::Source;
 use crate::net::group::LeaderLog;
@@ -21,6 +21,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Closed logs remembered before the oldest go.
@@ -85,12 +86,19 @@ impl LogKey {
 }
 
 /// What is kept.
-#[derive(Default)]
 pub(super) struct LogState {
     tail: LogTail,
     latched: bool,
     /// The first record that was received and could not be applied to the store.
     unapplied: Option<Lsn>,
+}
+
+// SAFETY: integers, a bool and an option of one; each has a value that is all zero.
+unsafe impl FromZero for LogState {
+    fn begin(&mut self) {
+        self.tail.reset();
+        (self.latched, self.unapplied) = (false, None);
+    }
 }
 
 static LOGS: Table<LogKey, LogState> = Table::new(MANY);
@@ -109,13 +117,11 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     // A log that was opened and closed again and again is one log.
     let mut entry =
         LOGS.find_or_add(|key| key.fd.is_none() && key.has_path(&absolute), |_| (), |key| key.fd.is_none())?;
-    entry.value().tail.reset();
-    entry.value().latched = false;
-    entry.value().unapplied = None;
+    entry.value().begin();
     wal::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
     let len = entry.value().tail.len();
     entry.key(|key| -> Result<()> {
-        let received = key.received && key.id == id;
+        let received = key.received && key.id == id && len > 0;
         (key.fd, key.id, key.pid, key.opened, key.received) = (Some(fd), id, pid, true, received);
         key.path.set(&absolute)
     })?;
@@ -266,34 +272,55 @@ enum Found {
     Default,
 }
 
+struct Candidate {
+    own: bool,
+    open: bool,
+    path: PathBuf,
+}
+
 /// Finds the log that this process opened with `wal_open` and never received into; one inherited through fork comes
-/// after; files that are gone don't count when others are there.
+/// after. COMPAT: of several the only one that is there, or the only one that is open, is taken; the contract has
+/// EINVAL, and a harness that opens and closes one log after another would never get further.
 fn find_leader_log() -> Found {
     let me = std::process::id();
-    let mut candidates: Vec<(bool, bool, PathBuf)> = Vec::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
     LOGS.for_each_key(|key| {
         let Some(path) = key.path.get().filter(|_| key.opened && !key.received) else { return };
-        match candidates.iter_mut().find(|(_, _, known)| known == path) {
-            Some((own, open, _)) => {
-                *own |= key.pid == me;
-                *open |= key.fd.is_some();
+        let (own, open) = (key.pid == me, key.fd.is_some());
+        match candidates.iter_mut().find(|known| known.path == path) {
+            Some(known) => {
+                known.own |= own;
+                known.open |= open;
             }
-            None => candidates.push((key.pid == me, key.fd.is_some(), path.to_path_buf())),
+            None => candidates.push(Candidate { own, open, path: path.to_path_buf() }),
         }
     });
     for own in [true, false] {
-        let of_kind = || candidates.iter().filter(|candidate| candidate.0 == own);
-        let mut there: Vec<_> = of_kind().filter(|(_, _, path)| path.exists()).collect();
-        if there.is_empty() {
-            there = of_kind().collect();
-        }
-        match there.as_slice() {
+        let mut left: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.own == own).collect();
+        narrow(&mut left, |candidate| candidate.path.exists());
+        narrow(&mut left, |candidate| candidate.open);
+        // One file under two names is one log.
+        let mut files = Vec::new();
+        left.retain(|candidate| {
+            let id = std::fs::metadata(&candidate.path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+            let is_new = id.is_none() || !files.contains(&id);
+            files.push(id);
+            is_new
+        });
+        match left.as_slice() {
             [] => {}
-            [(_, open, path)] => return Found::Log { path: path.clone(), open: *open },
-            several => return Found::Ambiguous(several.iter().map(|(_, _, path)| path.clone()).collect()),
+            [only] => return Found::Log { path: only.path.clone(), open: only.open },
+            several => return Found::Ambiguous(several.iter().map(|candidate| candidate.path.clone()).collect()),
         }
     }
     Found::Default
+}
+
+/// Keeps those that have `quality`, if any has it.
+fn narrow(left: &mut Vec<&Candidate>, quality: impl Fn(&Candidate) -> bool) {
+    if left.iter().any(|candidate| quality(candidate)) {
+        left.retain(|candidate| quality(candidate));
+    }
 }
 
 /// A leader's log as a C program names it: by `repl_set_wal`, or not at all.
@@ -356,6 +383,18 @@ impl LeaderLogByPath {
         Ok(ReadableLog { storage, tail, end, path })
     }
 
+    /// The last LSN, without opening the log when what is known of it is up to date.
+    fn find_last(&self) -> Result<Lsn> {
+        let metadata = std::fs::metadata(self.path()?)?;
+        let id = FileId { dev: metadata.dev(), ino: metadata.ino() };
+        if let Some(mut entry) = LOGS.find(|key| key.id == id)?
+            && entry.value().tail.len() == metadata.len()
+        {
+            return Ok(entry.value().tail.last());
+        }
+        Ok(self.open()?.last())
+    }
+
     /// Whether the log is surely this leader's: `repl_set_wal` names it, or this process has it open. A program may
     /// ship records without any log, and a log left over from something else must not be believed about them.
     fn is_ours(&self) -> bool {
@@ -379,7 +418,7 @@ impl LeaderLog for LeaderLogByPath {
         if let Some(last) = self.last {
             return last;
         }
-        let last = self.is_ours().then(|| self.open().ok().map(|log| log.last())).flatten();
+        let last = self.is_ours().then(|| self.find_last().ok()).flatten();
         self.last = Some(last);
         last
     }
@@ -390,12 +429,15 @@ impl LeaderLog for LeaderLogByPath {
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        if !self.is_ours() {
+            return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT)));
+        }
         let log = self.open()?;
         wal::read_record(&log.storage, log.tail.near(lsn), lsn)
     }
 
     fn find(&mut self, len: usize, crc: u32) -> Option<Lsn> {
-        let log = self.open().ok()?;
+        let log = self.is_ours().then(|| self.open().ok()).flatten()?;
         wal::find_recent(&log.storage, &log.tail, len, crc).ok().flatten()
     }
 }

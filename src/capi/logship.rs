@@ -143,7 +143,7 @@ pub unsafe extern "C" fn repl_set_quorum_policy(config: *mut replication_config,
             REPL_QUORUM_DEGRADE => Policy::Degrade,
             _ => return Err(Error::Invalid("no such quorum policy")),
         };
-        configs::of(config)?.value().policy = policy;
+        configs::set_policy(config, policy)?;
         Ok(0)
     })
 }

@@ -128,11 +128,7 @@ pub unsafe extern "C" fn repl_listen(node: *mut repl_node) -> c_int {
 /// poll(2) the listening descriptor to bound it.
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_accept(listen_fd: c_int) -> c_int {
-    guard::call(|| {
-        let fd = socket::accept(listen_fd)?.into_raw_fd();
-        drop(conns::of(fd));
-        Ok(fd)
-    })
+    guard::call(|| Ok(socket::accept(listen_fd)?.into_raw_fd()))
 }
 
 /// Sets SO_KEEPALIVE, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1, TCP_KEEPCNT 3 and TCP_USER_TIMEOUT 8 s: a peer that is gone

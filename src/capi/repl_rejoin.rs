@@ -153,9 +153,7 @@ pub unsafe extern "C" fn repl_catch_up(
         let log = LeaderLogByPath::new(set.as_deref());
         // SAFETY: the caller's promise.
         let summary = unsafe {
-            configs::with_group_and(config, Some(slot), |group, _| {
-                catch_up(&mut group.members[slot], &log, Lsn(follower_lsn))
-            })
+            configs::with_group(config, |group, _| catch_up(&mut group.members[slot], &log, Lsn(follower_lsn)))
         }?;
         Ok(ptr::count(summary.records))
     })

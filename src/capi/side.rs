@@ -78,6 +78,16 @@ struct Node<K, V> {
     value: V,
 }
 
+/// State that begins as zeroed memory: a mapping's own. Values are too large to be made on a thread's stack first.
+///
+/// # Safety
+/// All bytes zero are a valid value of the type: integers, arrays of them, `bool`, and enums and options whose layout
+/// has a value for zero.
+pub(crate) unsafe trait FromZero {
+    /// Makes the zeroed value a fresh one.
+    fn begin(&mut self);
+}
+
 /// A static table.
 pub(crate) struct Table<K, V> {
     lock: ForkLock,
@@ -95,7 +105,7 @@ pub(crate) struct Entry<'t, K, V> {
     node: NonNull<Node<K, V>>,
 }
 
-impl<K: Default, V: Default> Table<K, V> {
+impl<K: Default, V: FromZero> Table<K, V> {
     pub(crate) const fn new(many: usize) -> Table<K, V> {
         Table { lock: ForkLock(AtomicU32::new(0)), head: UnsafeCell::new(null_mut()), many }
     }
@@ -161,9 +171,12 @@ impl<K: Default, V: Default> Table<K, V> {
     /// Adds an entry. Under the lock.
     fn add(&self, key: K) -> Result<Entry<'_, K, V>> {
         let node = map::<Node<K, V>>()?;
-        let fresh = Node { next: self.head(), holder: Holder::me(), key, value: V::default() };
         // SAFETY: a fresh mapping of the right size and alignment.
-        unsafe { node.as_ptr().write(fresh) };
+        unsafe { (&raw mut (*node.as_ptr()).key).write(key) };
+        // SAFETY: the rest of it is zero: a null pointer, nobody, and a value that may be zero.
+        let fresh = unsafe { &mut *node.as_ptr() };
+        (fresh.next, fresh.holder) = (self.head(), Holder::me());
+        fresh.value.begin();
         // SAFETY: under the lock.
         unsafe { *self.head.get() = node.as_ptr() };
         Ok(Entry { table: self, node })
@@ -270,6 +283,16 @@ unsafe fn unmap<T>(address: NonNull<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // SAFETY: an integer.
+    unsafe impl FromZero for u64 {
+        fn begin(&mut self) {}
+    }
+
+    // SAFETY: integers.
+    unsafe impl FromZero for [u64; 20] {
+        fn begin(&mut self) {}
+    }
 
     #[test]
     fn an_entry_is_found_again_busy_while_held_and_dropped_when_it_may_go() {

@@ -6,6 +6,7 @@ use super::logs::{self, OpenLog};
 use super::wal_record::wal_record;
 use super::{guard, ptr};
 use crate::error::{Error, Result};
+use crate::signal::without_sigpipe;
 use crate::wal;
 use crate::wal::record::Record;
 use libc::{c_char, c_int, c_void, ssize_t};
@@ -183,9 +184,10 @@ pub unsafe extern "C" fn write_full(fd: c_int, buf: *const c_void, len: usize) -
         }
         // SAFETY: the caller's promise.
         let mut bytes = unsafe { ptr::bytes(buf.cast(), len) }?;
+        // SAFETY: the descriptor is the caller's.
+        let fd = unsafe { borrow(fd) }?;
         while !bytes.is_empty() {
-            // SAFETY: the descriptor is the caller's.
-            match nix::unistd::write(unsafe { borrow(fd) }?, bytes) {
+            match without_sigpipe(|| nix::unistd::write(fd, bytes)) {
                 Ok(0) => return Err(Errno::ENOSPC.into()),
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::EINTR) => {}

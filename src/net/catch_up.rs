@@ -9,7 +9,7 @@ use super::io::{self, Deadline, Received};
 use super::link::CaughtUp;
 use crate::error::{Error, Result};
 use crate::net::socket;
-use crate::replication::message::{self, ACK_LEN, ACK_OK, Ack};
+use crate::replication::message::{self, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::Lsn;
@@ -112,13 +112,19 @@ fn try_catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
     };
     let from = locate(source, after.next())?;
     if member.link.progress.is_logship {
-        if check_history(member, source, after)? {
+        let answer = check_history(member, source, after)?;
+        if answer == Answer::Same {
             // A rejoin says that everything up to there is durable, and it is ours.
             member.link.progress.ledger.add_through(after);
             member.link.progress.acked = after;
         }
-        member.link.progress.next = Some(after.next());
-        member.send(&message::encode_position(after.next()), Deadline::send())?;
+        if answer == Answer::Unknown {
+            // The program there counts for itself, in another log: it gets the lesson's bytes.
+            member.link.progress.is_logship = false;
+        } else {
+            member.link.progress.next = Some(after.next());
+            member.send(&message::encode_position(after.next()), Deadline::send())?;
+        }
     }
     let mut summary = Summary { last, log_len: source.tail.len(), ..Summary::default() };
     if after < last {
@@ -134,11 +140,21 @@ fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
     found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })
 }
 
-/// Asks the follower whether its record `lsn` is ours. It refuses by itself if not; its answer tells us. `false`: no
-/// answer in time.
-fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, lsn: Lsn) -> Result<bool> {
+/// What a follower says about the record that it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It is ours.
+    Same,
+    /// Its log has no such record.
+    Unknown,
+    /// Nothing, in time.
+    None,
+}
+
+/// Asks the follower whether its record `lsn` is ours. It refuses by itself if not; its answer tells us.
+fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, lsn: Lsn) -> Result<Answer> {
     if lsn == Lsn::ZERO {
-        return Ok(true);
+        return Ok(Answer::Same);
     }
     let near = source.tail.near(lsn);
     let damage = Error::Damaged { offset: near.offset, after: lsn };
@@ -155,7 +171,8 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
             is_answer
         });
         match answer {
-            Some(ack) if ack.status == ACK_OK => return Ok(true),
+            Some(ack) if ack.status == ACK_OK => return Ok(Answer::Same),
+            Some(ack) if ack.status == ACK_NOT_STORED => return Ok(Answer::Unknown),
             Some(ack) => {
                 crate::log_error!(
                     "{member}: its record {lsn} is not ours (CRC {crc:08x}); its log ends at LSN {}, ours at LSN {}",
@@ -171,7 +188,7 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
             Ok(()) => return Err(Error::NotConnected),
             Err(Error::TimedOut) => {
                 crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
-                return Ok(false);
+                return Ok(Answer::None);
             }
             Err(error) => return Err(error),
         }

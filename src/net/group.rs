@@ -60,18 +60,16 @@ impl fmt::Display for Member<'_> {
 
 impl Member<'_> {
     /// Makes the link be about the socket that is in the slot now. An online follower whose descriptor is closed or has
-    /// become something else is marked offline, and that something is left alone.
+    /// become something that is no connection is marked offline, and that something is left alone.
     pub fn attach(&mut self) {
         if !self.online && self.fd < 0 {
             self.link.socket = SocketId::default();
             return;
         }
-        let known = self.link.socket;
         match socket::identify(self.fd) {
-            Some(id) if id == known => {}
-            // Another number: the program has put a new socket there. The same number with something else behind it is
-            // one that the program closed and something else got, unless it leads to this follower.
-            Some(id) if id.fd != known.fd || known.ino == 0 || self.leads_here() => {
+            Some(id) if id == self.link.socket => {}
+            // Another connection: the program has put it there.
+            Some(id) if socket::peer_address(self.fd).is_some() => {
                 // The program may have made the socket itself. One that is no TCP socket needs no keepalive.
                 let _ = socket::set_keepalive(self.fd);
                 self.link.attach(id);
@@ -84,15 +82,13 @@ impl Member<'_> {
         }
     }
 
-    fn leads_here(&self) -> bool {
-        socket::peer_address(self.fd)
-            .is_some_and(|(address, port)| port == self.port && socket::is_address_of(self.host, address))
-    }
-
     /// Marks the follower offline. What it has acknowledged counts.
     pub fn go_offline(&mut self, reason: fmt::Arguments<'_>) {
         if self.fd >= 0 && socket::identify(self.fd) == Some(self.link.socket) {
-            self.drain();
+            while self.drain() && self.link.inbox.room() == 0 {
+                // They count, and nobody will read them from this socket any more.
+                self.link.fold_acks();
+            }
             socket::close(self.fd);
         }
         self.fd = -1;

@@ -40,6 +40,13 @@ impl Link {
         self.caught_up = None;
     }
 
+    /// Counts the waiting acks, so that the inbox has room again.
+    pub fn fold_acks(&mut self) {
+        while let Some(ack) = self.inbox.pop_ack() {
+            self.progress.on_ack(&ack, None);
+        }
+    }
+
     /// Forgets what the peer has acknowledged: its records are not the leader's.
     pub fn forget_acks(&mut self) {
         self.inbox.clear();

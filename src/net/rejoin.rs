@@ -36,6 +36,9 @@ pub fn find_way(leader_fd: RawFd, host: &str, port: u16) -> Result<Way> {
     if leader_fd >= 0 {
         // What is no socket is not ours to replace.
         socket::identify(leader_fd).ok_or_else(|| socket::why_no_socket(leader_fd))?;
+        if socket::is_listening(leader_fd) {
+            return Err(Error::Invalid("a listening socket leads to no leader"));
+        }
         if socket::is_live(leader_fd) {
             return Ok(Way::Given);
         }

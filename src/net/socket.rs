@@ -3,8 +3,9 @@
 
 use super::sys::{self, POLLERR, POLLHUP, POLLNVAL, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
+use crate::storage::file;
 use nix::errno::Errno;
-use nix::sys::socket::{SockFlag, accept4, getpeername, setsockopt, sockopt};
+use nix::sys::socket::{SockFlag, accept4, getpeername, getsockopt, setsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -65,9 +66,13 @@ pub fn connect(host: &str, port: u16) -> Result<OwnedFd> {
     let mut failure = Error::from(Errno::EADDRNOTAVAIL);
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            // With nobody listening, TCP may connect a socket to itself when its own port is the one asked for.
+            Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {
+                failure = Errno::ECONNREFUSED.into();
+            }
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                let fd = OwnedFd::from(stream);
+                let fd = file::above_stdio(OwnedFd::from(stream))?;
                 set_keepalive(fd.as_raw_fd())?;
                 return Ok(fd);
             }
@@ -84,7 +89,7 @@ pub fn listen(host: &str, port: u16) -> Result<(OwnedFd, u16)> {
     // The standard library sets SO_REUSEADDR on every listener it binds.
     let listener = TcpListener::bind((host, port))?;
     let port = listener.local_addr()?.port();
-    let fd = OwnedFd::from(listener);
+    let fd = file::above_stdio(OwnedFd::from(listener))?;
     sys::with_fd(fd.as_raw_fd(), |fd| setsockopt(&fd, sockopt::TcpNoDelay, &true)).ok_or(Errno::EBADF)??;
     set_keepalive(fd.as_raw_fd())?;
     Ok((fd, port))
@@ -99,6 +104,7 @@ pub fn accept(listen_fd: RawFd) -> Result<OwnedFd> {
             other => break other?,
         }
     };
+    let fd = file::above_stdio(fd)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     set_keepalive(fd.as_raw_fd())?;
     Ok(fd)
@@ -118,6 +124,12 @@ pub fn has_hung_up(fd: RawFd) -> bool {
         Ok(_) => fds[0].has(POLLRDHUP | POLLHUP | POLLERR | POLLNVAL),
         Err(_) => true,
     }
+}
+
+/// Whether `fd` is a listening socket.
+#[must_use]
+pub fn is_listening(fd: RawFd) -> bool {
+    sys::with_fd(fd, |fd| getsockopt(&fd, sockopt::AcceptConn)).is_some_and(|answer| answer == Ok(true))
 }
 
 /// Whether `fd` is a connected socket whose peer has not hung up.

@@ -23,26 +23,35 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Whether `whole`, which is not damaged, is the record that came damaged as `self`.
+    /// Whether `other` may be the record that came damaged as `self`. Damage to the rest may have made it the rest of
+    /// another record that is on its way; so if only the rest is the same, `strict` wants a field that differs in few
+    /// bits.
     #[must_use]
-    fn may_be(&self, whole: &Fingerprint) -> bool {
-        self.len == whole.len && (self.field == whole.field || self.rest == whole.rest)
+    fn may_be(&self, other: &Fingerprint, strict: bool) -> bool {
+        let bits = (self.field ^ other.field).count_ones();
+        let same = self.field == other.field || (self.rest == other.rest && (!strict || bits <= FIELD_BITS));
+        self.len == other.len && same
     }
 }
+
+/// Bits that damage may have changed in a CRC field before it can't be told from another's.
+const FIELD_BITS: u32 = 4;
 
 /// State of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Follower {
     /// The leader has stated a position on this connection.
     positioned: bool,
-    /// Records are passed over until the next position.
+    /// Records are missing before the next one: all are passed over until the next position.
     discarding: bool,
     /// The leader's log is another one.
     diverged: bool,
     /// So many records are here already and come again.
     known: u64,
-    /// The record that was rejected before a position was stated: nothing else is taken.
+    /// The record that was rejected: nothing else is taken.
     awaited: Option<Fingerprint>,
+    /// This end answers for records itself: there may be others on their way.
+    answers: bool,
     /// The leader has been told so.
     told: bool,
 }
@@ -71,8 +80,8 @@ impl Follower {
         !self.discarding || self.diverged
     }
 
-    /// A record is here; `None` if it came damaged.
-    pub fn on_record(&mut self, whole: Option<&Fingerprint>) -> Take {
+    /// A record is here, whole or damaged.
+    pub fn on_record(&mut self, record: &Fingerprint) -> Take {
         if self.discarding || self.diverged {
             return Take::Discard;
         }
@@ -80,15 +89,15 @@ impl Follower {
             self.known -= 1;
             return Take::Known;
         }
-        match (self.awaited, whole) {
-            (Some(awaited), Some(whole)) if !awaited.may_be(whole) => {
-                if std::mem::replace(&mut self.told, true) {
-                    Take::Discard
-                } else {
-                    Take::Refuse
-                }
+        match self.awaited {
+            Some(awaited) if !awaited.may_be(record, self.answers) => {
+                // Behind a position the leader knows what is discarded; before one it must be told.
+                if self.positioned || std::mem::replace(&mut self.told, true) { Take::Discard } else { Take::Refuse }
             }
-            _ => Take::Store,
+            // The rejected record itself: a leader that ships one at a time sends it again.
+            Some(_) => Take::Store,
+            None if self.discarding => Take::Discard,
+            None => Take::Store,
         }
     }
 
@@ -104,10 +113,9 @@ impl Follower {
 
     /// The record was not stored: damaged, or the log failed. `answers`: this end answers for records itself.
     pub fn on_not_stored(&mut self, record: Fingerprint, answers: bool) {
-        self.discarding = self.positioned;
-        if !self.positioned && answers {
+        if self.positioned || answers {
             self.awaited.get_or_insert(record);
-            self.told = false;
+            (self.answers, self.told) = (answers, false);
         }
     }
 }
@@ -123,48 +131,56 @@ mod tests {
     #[test]
     fn before_a_plain_leader_every_record_is_the_next() {
         let mut follower = Follower::default();
-        assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+        assert_eq!(follower.on_record(&whole(1)), Take::Store);
         follower.on_not_stored(whole(1), false);
-        assert_eq!(follower.on_record(Some(&whole(2))), Take::Store);
+        assert_eq!(follower.on_record(&whole(2)), Take::Store);
     }
 
     #[test]
     fn a_follower_that_answers_takes_only_the_rejected_record_until_a_position_is_stated() {
-        let damages = [Fingerprint { field: 9, ..whole(1) }, Fingerprint { rest: 9, ..whole(1) }];
+        let damages = [Fingerprint { field: 5, ..whole(1) }, Fingerprint { rest: 9, ..whole(1) }];
         for damaged in damages {
             let mut follower = Follower::default();
             follower.on_not_stored(damaged, true);
-            assert_eq!(follower.on_record(Some(&whole(2))), Take::Refuse);
-            assert_eq!(follower.on_record(Some(&whole(3))), Take::Discard);
-            assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+            assert_eq!(follower.on_record(&whole(2)), Take::Refuse);
+            assert_eq!(follower.on_record(&whole(3)), Take::Discard);
+            assert_eq!(follower.on_record(&whole(1)), Take::Store);
             follower.on_stored();
-            assert_eq!(follower.on_record(Some(&whole(2))), Take::Store);
+            assert_eq!(follower.on_record(&whole(2)), Take::Store);
         }
         let mut follower = Follower::default();
         follower.on_not_stored(whole(1), true);
         assert!(follower.on_position(Lsn(6), Lsn(5)));
-        assert_eq!(follower.on_record(Some(&whole(2))), Take::Store);
+        assert_eq!(follower.on_record(&whole(2)), Take::Store);
+    }
+
+    #[test]
+    fn a_record_whose_rest_was_damaged_into_another_record_is_not_taken_for_it() {
+        let mut follower = Follower::default();
+        follower.on_not_stored(Fingerprint { len: 27, field: 0x0f0f_0f0f, rest: 7 }, true);
+        assert_eq!(follower.on_record(&whole(7)), Take::Refuse);
+        assert_eq!(follower.on_record(&whole(0x0f0f_0f0f)), Take::Store);
     }
 
     #[test]
     fn behind_a_rejected_record_nothing_is_taken_until_the_position_is_stated() {
         let mut follower = Follower::default();
         assert!(follower.on_position(Lsn(6), Lsn(5)));
-        assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+        assert_eq!(follower.on_record(&whole(1)), Take::Store);
         follower.on_not_stored(whole(1), true);
-        assert_eq!(follower.on_record(Some(&whole(1))), Take::Discard);
+        assert_eq!(follower.on_record(&whole(2)), Take::Discard);
         assert!(follower.on_position(Lsn(6), Lsn(5)));
-        assert_eq!(follower.on_record(Some(&whole(1))), Take::Store);
+        assert_eq!(follower.on_record(&whole(1)), Take::Store);
     }
 
     #[test]
     fn records_that_come_again_are_passed_over_and_a_gap_is_refused() {
         let mut follower = Follower::default();
         assert!(follower.on_position(Lsn(4), Lsn(5)));
-        assert_eq!(follower.on_record(Some(&whole(1))), Take::Known);
-        assert_eq!(follower.on_record(Some(&whole(2))), Take::Known);
-        assert_eq!(follower.on_record(Some(&whole(3))), Take::Store);
+        assert_eq!(follower.on_record(&whole(1)), Take::Known);
+        assert_eq!(follower.on_record(&whole(2)), Take::Known);
+        assert_eq!(follower.on_record(&whole(3)), Take::Store);
         assert!(!follower.on_position(Lsn(9), Lsn(6)));
-        assert_eq!(follower.on_record(Some(&whole(4))), Take::Discard);
+        assert_eq!(follower.on_record(&whole(4)), Take::Discard);
     }
 }

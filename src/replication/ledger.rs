@@ -6,7 +6,7 @@
 
 use crate::types::Lsn;
 
-const RANGES: usize = 256;
+const RANGES: usize = 2048;
 
 /// A set of LSNs: everything up to one, and ranges above it.
 #[derive(Clone, Debug)]

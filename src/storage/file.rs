@@ -12,7 +12,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{fsync, ftruncate, write};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -101,20 +101,38 @@ fn retry(mut call: impl FnMut() -> nix::Result<()>) -> io::Result<()> {
 /// Opens a log for appending: O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC. A new file's directory is fsynced, or
 /// a crash could forget the file with everything that was acknowledged in it.
 pub fn open_append(path: &Path) -> io::Result<File> {
-    let existing = OpenOptions::new().append(true).open(path);
-    match existing {
+    // A pipe would block in open(2) until somebody reads it.
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o644).custom_flags(libc::O_NONBLOCK);
+    let file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
+            let file = options.create(true).open(path)?;
             sync_directory_of(path)?;
-            Ok(file)
+            file
         }
-        other => other,
+        other => regular(other?)?,
+    };
+    Ok(File::from(above_stdio(OwnedFd::from(file))?))
+}
+
+/// Refuses what is no file: nothing else can be a log or a checkpoint.
+fn regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(Errno::EISDIR.into());
     }
+    if kind.is_file() { Ok(file) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// Moves a descriptor out of the standard three: a program that has closed its stderr would write its messages into it.
+pub fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    // try_clone asks for a number from 3 on.
+    if fd.as_raw_fd() < 3 { fd.try_clone() } else { Ok(fd) }
 }
 
 /// Opens a file for reading only.
 pub fn open_read(path: &Path) -> io::Result<FileStorage<File>> {
-    Ok(FileStorage(File::open(path)?))
+    Ok(FileStorage(regular(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)?))
 }
 
 /// Opens the file behind a descriptor a second time, for reading: a log's own descriptor is write-only.

@@ -89,6 +89,9 @@ impl LogTail {
             self.reset();
         }
         let from = self.next();
+        if from.offset == len {
+            return Ok(End { next: from, damaged: false, cut: false });
+        }
         let end = scan::scan(storage, from, len, |batch| {
             let mut lsn = batch.first;
             for (record, offset) in batch.records.iter().zip(batch.offsets) {

@@ -9,6 +9,7 @@ use crate::kv::table::Store;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString};
+use std::ptr::null;
 
 /// A store as a C program holds it: through the exported functions.
 struct C(Box<kv_store>);
