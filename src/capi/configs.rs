@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "reads and writes the visible struct through its pointer")]
 
 use super::conns;
+use super::guard;
 use super::logs::{FixedPath, LeaderLogByPath};
 use super::ptr;
 use super::repl_config::{repl_node, replication_config};
@@ -127,6 +128,16 @@ pub(super) fn take_early_bytes(fd: RawFd, into: &mut [u8]) -> usize {
         Some(slot) => entry.value().links[slot].inbox.pop_bytes(into),
         None => 0,
     }
+}
+
+/// Whether [`take_early_bytes`] would find some.
+pub(super) fn has_early_bytes(fd: RawFd) -> bool {
+    guard::guard(false, || {
+        let Some(id) = socket::identify(fd) else { return false };
+        let Ok(Some(mut entry)) = CONFIGS.find(|key| key.sockets.contains(&id)) else { return false };
+        let slot = entry.key(|key| key.sockets.iter().position(|known| *known == id));
+        slot.is_some_and(|slot| !entry.value().links[slot].inbox.is_empty())
+    })
 }
 
 /// Sends bytes on `fd`. If it is a follower's socket in some configuration, acks are drained meanwhile and kept, so

@@ -6,7 +6,7 @@
 //! believed over the file.
 #![allow(unsafe_code, reason = "state that begins as zeroed memory")]
 
-use super::side::{Entry, FromZero, Table};
+use super::side::{self, Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::net::catch_up::Source;
 use crate::net::group::LeaderLog;
@@ -17,6 +17,7 @@ use crate::types::Lsn;
 use crate::wal;
 use crate::wal::scan::{self, End};
 use crate::wal::tail::{Failure, LogTail};
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -112,7 +113,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     let mut storage = FileStorage(&file);
     let id = storage.id()?;
     let absolute = wal::absolute(path);
-    let (fd, pid) = (file.as_raw_fd(), std::process::id());
+    let (fd, pid) = (file.as_raw_fd(), side::process_id());
     forget_descriptor(fd);
     // A log that was opened and closed again and again is one log.
     let mut entry =
@@ -173,7 +174,7 @@ impl<'fd> OpenLog<'fd> {
         forget_descriptor(number);
         let path = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
         let fill = |key: &mut LogKey| {
-            (key.fd, key.id, key.pid) = (Some(number), id, std::process::id());
+            (key.fd, key.id, key.pid) = (Some(number), id, side::process_id());
             // A path that is too long only means that this log can't be found by it.
             let _ = key.path.set(&path);
         };
@@ -282,7 +283,7 @@ struct Candidate {
 /// after. COMPAT: of several the only one that is there, or the only one that is open, is taken; the contract has
 /// EINVAL, and a harness that opens and closes one log after another would never get further.
 fn find_leader_log() -> Found {
-    let me = std::process::id();
+    let me = side::process_id();
     let mut candidates: Vec<Candidate> = Vec::new();
     LOGS.for_each_key(|key| {
         let Some(path) = key.path.get().filter(|_| key.opened && !key.received) else { return };
@@ -297,16 +298,9 @@ fn find_leader_log() -> Found {
     });
     for own in [true, false] {
         let mut left: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.own == own).collect();
-        narrow(&mut left, |candidate| candidate.path.exists());
-        narrow(&mut left, |candidate| candidate.open);
-        // One file under two names is one log.
-        let mut files = Vec::new();
-        left.retain(|candidate| {
-            let id = std::fs::metadata(&candidate.path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-            let is_new = id.is_none() || !files.contains(&id);
-            files.push(id);
-            is_new
-        });
+        if left.len() > 1 {
+            narrow_down(&mut left);
+        }
         match left.as_slice() {
             [] => {}
             [only] => return Found::Log { path: only.path.clone(), open: only.open },
@@ -316,6 +310,19 @@ fn find_leader_log() -> Found {
     Found::Default
 }
 
+/// Keeps those that are there, of them those that are open, and of the names of one file one.
+fn narrow_down(left: &mut Vec<&Candidate>) {
+    narrow(left, |candidate| candidate.path.exists());
+    narrow(left, |candidate| candidate.open);
+    let mut files = Vec::new();
+    left.retain(|candidate| {
+        let id = std::fs::metadata(&candidate.path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        let is_new = id.is_none() || !files.contains(&id);
+        files.push(id);
+        is_new
+    });
+}
+
 /// Keeps those that have `quality`, if any has it.
 fn narrow(left: &mut Vec<&Candidate>, quality: impl Fn(&Candidate) -> bool) {
     if left.iter().any(|candidate| quality(candidate)) {
@@ -323,9 +330,10 @@ fn narrow(left: &mut Vec<&Candidate>, quality: impl Fn(&Candidate) -> bool) {
     }
 }
 
-/// A leader's log as a C program names it: by `repl_set_wal`, or not at all.
+/// A leader's log as a C program names it: by `repl_set_wal`, or not at all. For the time of one call.
 pub(super) struct LeaderLogByPath {
     set: Option<PathBuf>,
+    found: OnceCell<Found>,
     last: Option<Option<Lsn>>,
 }
 
@@ -339,15 +347,19 @@ pub(super) struct ReadableLog {
 
 impl LeaderLogByPath {
     pub(super) fn new(set: Option<&Path>) -> LeaderLogByPath {
-        LeaderLogByPath { set: set.map(Path::to_path_buf), last: None }
+        LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None }
+    }
+
+    fn found(&self) -> &Found {
+        self.found.get_or_init(find_leader_log)
     }
 
     fn path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.set {
             return Ok(path.clone());
         }
-        match find_leader_log() {
-            Found::Log { path, .. } => Ok(path),
+        match self.found() {
+            Found::Log { path, .. } => Ok(path.clone()),
             Found::Default => Ok(wal::absolute(Path::new("leader.wal"))),
             Found::Ambiguous(paths) => {
                 crate::log_error!("which log is the leader's? {paths:?}: call repl_set_wal");
@@ -374,7 +386,7 @@ impl LeaderLogByPath {
         let id = storage.id()?;
         let by_id = |key: &LogKey| key.id == id;
         let fill = |key: &mut LogKey| {
-            (key.id, key.pid) = (id, std::process::id());
+            (key.id, key.pid) = (id, side::process_id());
             let _ = key.path.set(&path);
         };
         let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
@@ -398,7 +410,7 @@ impl LeaderLogByPath {
     /// Whether the log is surely this leader's: `repl_set_wal` names it, or this process has it open. A program may
     /// ship records without any log, and a log left over from something else must not be believed about them.
     fn is_ours(&self) -> bool {
-        self.set.is_some() || matches!(find_leader_log(), Found::Log { open: true, .. })
+        self.set.is_some() || matches!(self.found(), Found::Log { open: true, .. })
     }
 }
 

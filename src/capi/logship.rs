@@ -7,7 +7,7 @@ use super::repl_rejoin;
 use super::repl_ship;
 use super::wal_record::wal_record;
 use super::wal_writer::wal_writer;
-use super::{configs, guard, ptr};
+use super::{cancel, configs, guard, ptr};
 use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
@@ -238,7 +238,11 @@ fn c_text(bytes: &[u8]) -> [c_char; 96] {
 /// # Safety
 /// As for `repl_receive_record`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn logship_follow(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
+pub unsafe extern "C-unwind" fn logship_follow(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
+    // SAFETY: the caller's promise.
+    if unsafe { repl_ship::has_nothing_to_do_yet(writer, store) } {
+        cancel::wait_readable(fd);
+    }
     // SAFETY: the caller's promise.
     guard::call(|| unsafe { repl_ship::receive(fd, writer, store, Acks::ByUs) })
 }

@@ -14,6 +14,7 @@ pub(crate) mod guard;
 pub(crate) mod ptr;
 pub(crate) mod side;
 
+mod cancel;
 mod configs;
 mod conns;
 mod kv_table;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
-use super::{configs, guard, ptr};
+use super::{cancel, configs, guard, ptr};
 use crate::error::{Error, Result};
 use crate::net::io::{self, Deadline};
 use crate::replication::message::{self, ACK_LEN, Ack};
@@ -56,7 +56,10 @@ pub extern "C" fn repl_send_ack(fd: c_int, lsn: u64, status: u8) -> c_int {
 /// # Safety
 /// `ack` points to a writable struct.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn repl_recv_ack(fd: c_int, ack: *mut repl_ack) -> c_int {
+pub unsafe extern "C-unwind" fn repl_recv_ack(fd: c_int, ack: *mut repl_ack) -> c_int {
+    if !ack.is_null() && !configs::has_early_bytes(fd) {
+        cancel::wait_readable(fd);
+    }
     guard::call(|| {
         ptr::check(ack)?;
         let mut bytes = [0; ACK_LEN];

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
-use super::{configs, conns, guard, ptr};
+use super::{cancel, configs, conns, guard, ptr};
 use crate::error::{Error, Result};
 use crate::net::group::MEMBERS_MAX;
 use crate::net::socket;
@@ -127,7 +127,10 @@ pub unsafe extern "C" fn repl_listen(node: *mut repl_node) -> c_int {
 /// accept(2)'s `errno`. Waits as accept(2) does: without a deadline, and not at all on a non-blocking listening socket;
 /// poll(2) the listening descriptor to bound it.
 #[unsafe(no_mangle)]
-pub extern "C" fn repl_accept(listen_fd: c_int) -> c_int {
+pub extern "C-unwind" fn repl_accept(listen_fd: c_int) -> c_int {
+    if socket::is_blocking(listen_fd) {
+        cancel::wait_readable(listen_fd);
+    }
     guard::call(|| Ok(socket::accept(listen_fd)?.into_raw_fd()))
 }
 

@@ -6,10 +6,10 @@ use super::locked::LockedStore;
 use super::repl_ack;
 use super::repl_config::replication_config;
 use super::wal_writer::wal_writer;
-use super::{configs, conns, guard, ptr};
+use super::{cancel, configs, conns, guard, ptr};
 use crate::error::{Error, Result};
 use crate::net::io::Deadline;
-use crate::net::receive::{Acks, Receiver};
+use crate::net::receive::{Acks, FollowerLog, Receiver};
 use crate::wal::record::RECORD_MAX;
 use libc::{c_int, c_void};
 
@@ -37,7 +37,10 @@ pub unsafe extern "C" fn send_full(fd: c_int, buf: *const c_void, len: usize) ->
 /// # Safety
 /// `buf` points to `len` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn recv_full(fd: c_int, buf: *mut c_void, len: usize) -> c_int {
+pub unsafe extern "C-unwind" fn recv_full(fd: c_int, buf: *mut c_void, len: usize) -> c_int {
+    if len > 0 && !buf.is_null() && !configs::has_early_bytes(fd) {
+        cancel::wait_readable(fd);
+    }
     guard::call(|| {
         if len == 0 {
             return Ok(0);
@@ -83,9 +86,25 @@ pub unsafe extern "C" fn repl_ship_record(
 /// # Safety
 /// `writer` and `store` are live and used by no other thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn repl_receive_record(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
+pub unsafe extern "C-unwind" fn repl_receive_record(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
+    // SAFETY: the caller's promise.
+    if unsafe { has_nothing_to_do_yet(writer, store) } {
+        cancel::wait_readable(fd);
+    }
     // SAFETY: the caller's promise.
     guard::call(|| unsafe { receive(fd, writer, store, Acks::ByCaller) })
+}
+
+/// Whether a receive would only wait: its arguments can be right, and no record waits to be applied.
+///
+/// # Safety
+/// As for [`receive`].
+pub(super) unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut kv_store) -> bool {
+    guard::guard(false, || {
+        // SAFETY: the caller's promise.
+        let log = unsafe { super::wal_writer::log_of(writer) };
+        !store.is_null() && log.is_ok_and(|mut log| log.unapplied().is_none())
+    })
 }
 
 /// Receives one record, and answers for it if `acks` says so.

@@ -9,20 +9,23 @@
 use crate::error::{Error, Result};
 use std::cell::UnsafeCell;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A thread of a process; zero is nobody. After fork(2) the child's copy names a thread that it does not have.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Holder {
     process: u32,
-    thread: i32,
+    thread: usize,
 }
 
 impl Holder {
     fn me() -> Holder {
-        // SAFETY: no arguments, can't fail.
-        Holder { process: std::process::id(), thread: unsafe { libc::gettid() } }
+        thread_local! {
+            // Its address tells the thread from all others that live.
+            static MARK: u8 = const { 0 };
+        }
+        Holder { process: process_id(), thread: MARK.with(|mark| std::ptr::from_ref(mark).addr()) }
     }
 
     fn is_alive(self, me: Holder) -> bool {
@@ -41,12 +44,49 @@ enum Taken<'t, K, V> {
 /// How long a call waits for another thread's call on the same entry.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// This process's id, without a system call a time: it is kept in a page that the kernel zeroes in a forked child.
+pub(crate) fn process_id() -> u32 {
+    static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
+    let mut page = PAGE.load(Ordering::Acquire);
+    if page.is_null() {
+        let Some(fresh) = map_wiped_on_fork() else { return std::process::id() };
+        page = match PAGE.compare_exchange(null_mut(), fresh.as_ptr(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh.as_ptr(),
+            Err(others) => {
+                // SAFETY: mapped above, and nobody else has seen it.
+                unsafe { unmap(fresh) };
+                others
+            }
+        };
+    }
+    // SAFETY: a mapping that is never unmapped.
+    let cached = unsafe { &*page };
+    match cached.load(Ordering::Relaxed) {
+        0 => {
+            cached.store(std::process::id(), Ordering::Relaxed);
+            std::process::id()
+        }
+        known => known,
+    }
+}
+
+fn map_wiped_on_fork() -> Option<NonNull<AtomicU32>> {
+    let page = map::<AtomicU32>().ok()?;
+    // SAFETY: a fresh mapping of one page.
+    if unsafe { libc::madvise(page.as_ptr().cast(), size_of::<AtomicU32>(), libc::MADV_WIPEONFORK) } == 0 {
+        return Some(page);
+    }
+    // SAFETY: mapped above, and nobody else has seen it.
+    unsafe { unmap(page) };
+    None
+}
+
 /// A lock that remembers which process took it.
 struct ForkLock(AtomicU32);
 
 impl ForkLock {
     fn lock(&self) -> ForkGuard<'_> {
-        let me = std::process::id();
+        let me = process_id();
         let mut holder = 0;
         loop {
             match self.0.compare_exchange_weak(holder, me, Ordering::Acquire, Ordering::Relaxed) {

@@ -126,6 +126,14 @@ pub fn has_hung_up(fd: RawFd) -> bool {
     }
 }
 
+/// Whether calls on `fd` wait: it is open and has no O_NONBLOCK.
+#[must_use]
+pub fn is_blocking(fd: RawFd) -> bool {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = sys::with_fd(fd, |fd| fcntl(fd, FcntlArg::F_GETFL));
+    flags.is_some_and(|flags| flags.is_ok_and(|flags| !OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK)))
+}
+
 /// Whether `fd` is a listening socket.
 #[must_use]
 pub fn is_listening(fd: RawFd) -> bool {
