@@ -186,8 +186,9 @@ int logship_follow(int fd,
                    struct kv_store *store);
 
 /**
- * The LSN of the log's last record, which is the number of its records; 0 for an empty log. -1 with `errno` EINVAL for
- * NULL, EBADF for a closed one.
+ * The LSN of the log's last record, which is the number of its records; 0 for an empty log. Of records that were
+ * received and stored together, the last one that a receive has returned. -1 with `errno` EINVAL for NULL, EBADF for a
+ * closed one.
  */
 int64_t logship_last_lsn(const struct wal_writer *writer);
 

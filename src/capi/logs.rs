@@ -92,13 +92,15 @@ pub(super) struct LogState {
     latched: bool,
     /// The first record that was received and could not be applied to the store.
     unapplied: Option<Lsn>,
+    /// Records at the end that no receive has returned yet.
+    ready: u64,
 }
 
 // SAFETY: integers, a bool and an option of one; each has a value that is all zero.
 unsafe impl FromZero for LogState {
     fn begin(&mut self) {
         self.tail.reset();
-        (self.latched, self.unapplied) = (false, None);
+        (self.latched, self.unapplied, self.ready) = (false, None, 0);
     }
 }
 
@@ -249,8 +251,12 @@ impl FollowerLog for OpenLog<'_> {
         wal::read_crc(&file::reopen_for_reading(self.storage.0)?, near, lsn)
     }
 
-    fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
-        Ok(OpenLog::append(self, encoded, &[encoded.len()])?.0)
+    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        Ok(OpenLog::append(self, encoded, ends)?.0)
+    }
+
+    fn ready(&mut self) -> &mut u64 {
+        &mut self.entry.value().ready
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {

@@ -12,7 +12,7 @@ use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
 use crate::net::io;
-use crate::net::receive::Acks;
+use crate::net::receive::{Acks, FollowerLog};
 use crate::replication::quorum::Policy;
 use libc::{c_char, c_int, c_void};
 use std::ffi::{CStr, CString};
@@ -247,8 +247,9 @@ pub unsafe extern "C-unwind" fn logship_follow(fd: c_int, writer: *mut wal_write
     guard::call(|| unsafe { repl_ship::receive(fd, writer, store, Acks::ByUs) })
 }
 
-/// The LSN of the log's last record, which is the number of its records; 0 for an empty log. -1 with `errno` EINVAL for
-/// NULL, EBADF for a closed one.
+/// The LSN of the log's last record, which is the number of its records; 0 for an empty log. Of records that were
+/// received and stored together, the last one that a receive has returned. -1 with `errno` EINVAL for NULL, EBADF for a
+/// closed one.
 ///
 /// # Safety
 /// `writer` is NULL or points to a writer that no other thread uses.
@@ -256,8 +257,9 @@ pub unsafe extern "C-unwind" fn logship_follow(fd: c_int, writer: *mut wal_write
 pub unsafe extern "C" fn logship_last_lsn(writer: *const wal_writer) -> i64 {
     let body = || -> Result<i64> {
         // SAFETY: the caller's promise.
-        let (last, _) = unsafe { super::wal_writer::log_of(writer) }?.end()?;
-        Ok(i64::try_from(last.0).unwrap_or(i64::MAX))
+        let mut log = unsafe { super::wal_writer::log_of(writer) }?;
+        let (last, _) = log.end()?;
+        Ok(i64::try_from(last.0.saturating_sub(*log.ready())).unwrap_or(i64::MAX))
     };
     guard::call_or(body, |_| -1)
 }

@@ -103,7 +103,7 @@ pub(super) unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut 
     guard::guard(false, || {
         // SAFETY: the caller's promise.
         let log = unsafe { super::wal_writer::log_of(writer) };
-        !store.is_null() && log.is_ok_and(|mut log| log.unapplied().is_none())
+        !store.is_null() && log.is_ok_and(|mut log| log.unapplied().is_none() && *log.ready() == 0)
     })
 }
 

@@ -107,6 +107,12 @@ pub fn peek_now(fd: RawFd, into: &mut [u8]) -> Result<Received> {
     recv_flags(fd, into, MsgFlags::MSG_PEEK)
 }
 
+/// How many bytes can be read without waiting.
+#[must_use]
+pub fn readable_bytes(fd: RawFd) -> usize {
+    sys::readable_bytes(fd)
+}
+
 fn recv_flags(fd: RawFd, into: &mut [u8], flags: MsgFlags) -> Result<Received> {
     loop {
         match recv(fd, into, flags | MsgFlags::MSG_DONTWAIT) {

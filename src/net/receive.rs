@@ -1,7 +1,7 @@
 //! The follower's side: read one frame, store the record, answer.
 #![forbid(unsafe_code)]
 
-use super::io::{self, Deadline};
+use super::io::{self, Deadline, Received};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
@@ -21,12 +21,15 @@ pub trait FollowerLog {
     fn last(&mut self) -> Result<Lsn>;
     /// The CRC of the record `lsn`; `None` if the log does not have it.
     fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>>;
-    /// Appends one encoded record; it is durable when this returns its LSN.
-    fn append(&mut self, encoded: &[u8]) -> Result<Lsn>;
+    /// Appends encoded records with one fsync; `ends` are their ends within `encoded`. All are durable when this
+    /// returns the last one's LSN, or none is there.
+    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
     /// The first record that is in the log and not yet in the store, if there is one.
     fn unapplied(&mut self) -> &mut Option<Lsn>;
+    /// How many records at the log's end no call has returned yet: they were stored together with one that has been.
+    fn ready(&mut self) -> &mut u64;
 }
 
 /// Who answers for records.
@@ -56,6 +59,33 @@ pub struct Receiver<'a, L: FollowerLog, S: StateMachine> {
     pub idle: Deadline,
 }
 
+/// How much is stored with one fsync.
+const GROUP_BYTES: usize = 1024 * 1024;
+
+/// Records that are stored together.
+struct Gathered {
+    /// What was seen on the connection behind the first one.
+    with_headers: Vec<u8>,
+    /// All of them without frame headers; empty if there is only the first.
+    joined: Vec<u8>,
+    /// Their ends.
+    ends: Vec<usize>,
+    /// Bytes of `with_headers` that they take.
+    bytes: usize,
+}
+
+impl Gathered {
+    fn encoded<'b>(&'b self, first: &'b [u8]) -> &'b [u8] {
+        if self.joined.is_empty() { first } else { &self.joined }
+    }
+
+    /// Takes the frames off the connection, now that they are stored.
+    fn consume(&self, fd: RawFd) -> Result<()> {
+        let mut seen = vec![0; self.bytes];
+        io::recv_rest(fd, &mut seen, Deadline::recv())
+    }
+}
+
 impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// Receives frames until one record is stored, and applied or skipped by the conflict rule; returns its LSN.
     ///
@@ -64,6 +94,9 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Lsn> {
         self.apply_pending()?;
+        if *self.log.ready() > 0 {
+            return self.hand_out();
+        }
         loop {
             let mut word = [0; frame::HEADER_LEN];
             let Some(deadline) = io::recv_first(self.fd, &mut word, self.idle)? else {
@@ -164,34 +197,121 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             Take::Known => return Ok(Some(last)),
             Take::Store => {}
         }
-        let stored = match decoded {
-            Some(decoded) => self.log.append(encoded).map(|lsn| (lsn, decoded)),
+        if decoded.is_none() {
             // A right CRC over fields that make no record is damage too.
-            None => Err(Error::CrcMismatch),
+            return Err(self.reject(fingerprint, last, Error::CrcMismatch));
+        }
+        let group = self.gather(encoded)?;
+        let first = last.next();
+        let stored = match self.log.append(group.encoded(encoded), &group.ends) {
+            // What does not fit together may fit alone; the others are still on the connection.
+            Err(_) if group.ends.len() > 1 => self.log.append(encoded, &[encoded.len()]).map(|_| 1),
+            Err(error) => Err(error),
+            Ok(_) => {
+                group.consume(self.fd)?;
+                Ok(group.ends.len())
+            }
         };
         match stored {
-            Ok((lsn, decoded)) => {
-                self.follower.on_stored();
-                clock::observe(decoded.timestamp);
-                if let Err(error) = self.store.apply(&decoded) {
-                    // It is in the log and will count as received; so it is applied before anything else.
-                    self.log.unapplied().get_or_insert(lsn);
-                    return Err(error);
-                }
-                if answers {
-                    self.answer(lsn, ACK_OK, 0)?;
-                }
-                Ok(Some(lsn))
-            }
-            Err(error) => {
-                self.follower.on_not_stored(fingerprint, answers);
-                if answers {
-                    let status = if matches!(error, Error::CrcMismatch) { ACK_CRC_FAIL } else { ACK_NOT_STORED };
-                    self.answer(last.next(), status, 0)?;
-                }
-                Err(error)
+            Ok(count) => self.stored(group.encoded(encoded), &group.ends[..count], first),
+            Err(error) => Err(self.reject(fingerprint, last, error)),
+        }
+    }
+
+    /// Notes that a record was not stored and says so to the leader; returns why.
+    fn reject(&mut self, record: Fingerprint, last: Lsn, error: Error) -> Error {
+        let answers = self.acks == Acks::ByUs;
+        self.follower.on_not_stored(record, answers);
+        if answers {
+            let status = if matches!(error, Error::CrcMismatch) { ACK_CRC_FAIL } else { ACK_NOT_STORED };
+            if let Err(lost) = self.answer(last.next(), status, 0) {
+                return lost;
             }
         }
+        error
+    }
+
+    /// Records have been stored: applies them, acknowledges, and hands the first out.
+    ///
+    /// A program that answers for itself gets each applied when it is handed out, so that its store is never ahead of
+    /// what it has received.
+    fn stored(&mut self, encoded: &[u8], ends: &[usize], first: Lsn) -> Result<Option<Lsn>> {
+        self.follower.on_stored();
+        let answers = self.acks == Acks::ByUs;
+        let applied = if answers { ends } else { &ends[..1] };
+        *self.log.ready() = ends.len() as u64 - 1;
+        if let Err(error) = self.apply(encoded, applied) {
+            // They are in the log and will count as received; so they are applied before anything else.
+            self.log.unapplied().get_or_insert(first);
+            return Err(error);
+        }
+        if answers {
+            self.answer(first.plus(ends.len() as u64 - 1), ACK_OK, 0)?;
+        }
+        Ok(Some(first))
+    }
+
+    fn apply(&mut self, encoded: &[u8], ends: &[usize]) -> Result<()> {
+        let mut start = 0;
+        for chunk in ends.chunks(64) {
+            let mut records = Vec::with_capacity(chunk.len());
+            for end in chunk {
+                let decoded = record::decode(&encoded[start..*end])?;
+                clock::observe(decoded.timestamp);
+                records.push(decoded);
+                start = *end;
+            }
+            self.store.apply_all(&records)?;
+        }
+        Ok(())
+    }
+
+    /// Hands out the next record that an earlier call stored.
+    fn hand_out(&mut self) -> Result<Lsn> {
+        let last = self.log.last()?;
+        let lsn = Lsn(last.0 - *self.log.ready()).next();
+        if self.acks == Acks::ByCaller {
+            let encoded = self.log.read(lsn)?;
+            self.store.apply(&record::decode(&encoded)?)?;
+        }
+        *self.log.ready() -= 1;
+        Ok(lsn)
+    }
+
+    /// Looks at what has arrived behind a record that is about to be stored: whole, undamaged records that come next.
+    /// Nothing is taken off the connection. Before a leader that states no positions, a program that answers for itself
+    /// gets its records one by one: it may stop after any of them and count what is in its log.
+    fn gather(&mut self, first: &[u8]) -> Result<Gathered> {
+        let mut gathered = Gathered { with_headers: Vec::new(), joined: Vec::new(), ends: vec![first.len()], bytes: 0 };
+        if self.acks == Acks::ByCaller && !self.follower.is_positioned() {
+            return Ok(gathered);
+        }
+        let available = io::readable_bytes(self.fd).min(GROUP_BYTES);
+        if available <= frame::HEADER_LEN {
+            return Ok(gathered);
+        }
+        gathered.with_headers = vec![0; available];
+        let Received::Bytes(count) = io::peek_now(self.fd, &mut gathered.with_headers)? else { return Ok(gathered) };
+        gathered.with_headers.truncate(count);
+        while let Some(encoded) = self.next_in(&gathered.with_headers[gathered.bytes..]) {
+            if gathered.joined.is_empty() {
+                gathered.joined.reserve(first.len() + available);
+                gathered.joined.extend_from_slice(first);
+            }
+            gathered.joined.extend_from_slice(encoded);
+            gathered.ends.push(gathered.joined.len());
+            gathered.bytes += frame::HEADER_LEN + encoded.len();
+        }
+        Ok(gathered)
+    }
+
+    /// The whole record frame that `bytes` begin with, if it is one that would be stored.
+    fn next_in<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let (word, rest) = bytes.split_first_chunk()?;
+        let Ok(Header::Record(len)) = frame::header(*word) else { return None };
+        let encoded = rest.get(..len)?;
+        record::decode(encoded).ok()?;
+        self.follower.takes_more().then_some(encoded)
     }
 
     /// Applies records that an earlier call stored and could not apply (the store's lock was held, memory was out).

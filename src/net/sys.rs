@@ -48,6 +48,14 @@ pub(crate) fn with_fd<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> T) -> O
     Some(call(borrowed))
 }
 
+/// ioctl(FIONREAD); 0 if it fails.
+pub(crate) fn readable_bytes(fd: RawFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, and there is room for it.
+    let result = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut count) };
+    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// dup3(2) with O_CLOEXEC: `old` becomes another number for the socket `new`; what it stood for is closed.
 pub(crate) fn dup3(new: BorrowedFd<'_>, old: RawFd) -> crate::error::Result<()> {
     loop {

@@ -32,6 +32,7 @@ struct Log {
     wal: Wal,
     reader: FileStorage<File>,
     unapplied: Option<Lsn>,
+    ready: u64,
 }
 
 impl FollowerLog for Log {
@@ -46,8 +47,12 @@ impl FollowerLog for Log {
         wal::read_crc(&self.reader, self.wal.near(lsn), lsn)
     }
 
-    fn append(&mut self, encoded: &[u8]) -> Result<Lsn> {
-        self.wal.append_encoded(encoded, &[encoded.len()])
+    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        self.wal.append_encoded(encoded, ends)
+    }
+
+    fn ready(&mut self) -> &mut u64 {
+        &mut self.ready
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
@@ -74,7 +79,7 @@ impl Follower {
     /// from it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
     pub fn open(directory: impl AsRef<Path>, node: u8) -> Result<Follower> {
         let (path, wal, store) = open_log(directory.as_ref())?;
-        let log = Log { wal, reader: file::open_read(&path)?, unapplied: None };
+        let log = Log { wal, reader: file::open_read(&path)?, unapplied: None, ready: 0 };
         Ok(Follower { log, store, connection: None, state: follower::Follower::default(), node })
     }
 
@@ -88,8 +93,9 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits for one record, as long as TCP says that the leader lives; stores it, applies it and acknowledges it.
-    /// Returns its LSN. Heartbeats are answered meanwhile.
+    /// Waits for one record, as long as TCP says that the leader lives; stores it, applies it and acknowledges it. What
+    /// has arrived behind it is stored with the same fsync and returned by the next calls. Returns its LSN. Heartbeats
+    /// are answered meanwhile.
     ///
     /// Errors: [`Error::CrcMismatch`]: the record came damaged, the leader sends it again: go on.
     /// [`Error::NotConnected`]: the leader has closed, or `join` was not called. [`Error::Diverged`]: this log is not a
@@ -110,10 +116,11 @@ impl Follower {
         Receiver { fd, follower, log, store, node: self.node, acks: Acks::ByUs, idle }.receive()
     }
 
-    /// LSN of the last record in the log.
+    /// LSN of the last record that [`follow`](Follower::follow) has returned, or that was in the log when it was
+    /// opened.
     #[must_use]
     pub fn last_lsn(&self) -> Lsn {
-        self.log.wal.last_lsn()
+        Lsn(self.log.wal.last_lsn().0 - self.log.ready)
     }
 
     /// The store: reads from a follower see what it has applied, which may be behind the leader.

@@ -101,6 +101,18 @@ impl Follower {
         }
     }
 
+    /// Whether the leader has stated a position on this connection.
+    #[must_use]
+    pub fn is_positioned(&self) -> bool {
+        self.positioned
+    }
+
+    /// Whether a whole record behind one that is about to be stored would be stored too.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        !self.discarding && !self.diverged && self.known == 0
+    }
+
     /// The record was stored.
     pub fn on_stored(&mut self) {
         self.awaited = None;

@@ -1,0 +1,188 @@
+//! Records that have arrived together are stored with one fsync, handed out one by one, and acknowledged once, after it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Write, quiet};
+use logship::net::io::Deadline;
+use logship::net::receive::{Acks, FollowerLog, Receiver};
+use logship::replication::follower::Follower;
+use logship::replication::frame;
+use logship::replication::message::{self, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack};
+use logship::storage::memory::MemoryStorage;
+use logship::{Error, Lsn, Result, Store, Wal};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+struct Log {
+    wal: Wal<MemoryStorage>,
+    unapplied: Option<Lsn>,
+    ready: u64,
+}
+
+impl FollowerLog for Log {
+    fn last(&mut self) -> Result<Lsn> {
+        Ok(self.wal.last_lsn())
+    }
+    fn crc(&mut self, _: Lsn) -> Result<Option<u32>> {
+        Ok(None)
+    }
+    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        self.wal.append_encoded(encoded, ends)
+    }
+    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
+        logship::wal::read_record(self.wal.storage(), self.wal.near(lsn), lsn)
+    }
+    fn unapplied(&mut self) -> &mut Option<Lsn> {
+        &mut self.unapplied
+    }
+    fn ready(&mut self) -> &mut u64 {
+        &mut self.ready
+    }
+}
+
+/// Both ends of a connection, and the follower's state.
+struct Ends {
+    leader: UnixStream,
+    here: UnixStream,
+    follower: Follower,
+    log: Log,
+    store: Store,
+    acks: Acks,
+}
+
+impl Ends {
+    fn new(storage: MemoryStorage, acks: Acks) -> Ends {
+        quiet();
+        let (leader, here) = UnixStream::pair().unwrap();
+        leader.set_nonblocking(true).unwrap();
+        let log = Log { wal: Wal::with_storage(storage).unwrap(), unapplied: None, ready: 0 };
+        Ends { leader, here, follower: Follower::default(), log, store: Store::default(), acks }
+    }
+
+    fn send(&mut self, records: impl IntoIterator<Item = Vec<u8>>) {
+        for encoded in records {
+            self.leader.write_all(&frame::record_header(encoded.len()).unwrap()).unwrap();
+            self.leader.write_all(&encoded).unwrap();
+        }
+    }
+
+    fn receive(&mut self) -> Result<Lsn> {
+        let Ends { here, follower, log, store, acks, .. } = self;
+        let idle = Deadline::after_ms(0);
+        Receiver { fd: here.as_raw_fd(), follower, log, store, node: 1, acks: *acks, idle }.receive()
+    }
+
+    fn acks(&mut self) -> Vec<(u64, u8)> {
+        let mut acks = Vec::new();
+        let mut bytes = [0; ACK_LEN];
+        while let Ok(ACK_LEN) = self.leader.read(&mut bytes) {
+            let ack = Ack::decode(bytes);
+            acks.push((ack.lsn.0, ack.status));
+        }
+        acks
+    }
+
+    fn syncs(&self) -> u32 {
+        self.log.wal.storage().syncs
+    }
+}
+
+fn record(number: u64) -> Vec<u8> {
+    Write::set(format!("key-{number}").as_bytes(), b"value", number).encoded()
+}
+
+fn records(range: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = Vec<u8>> {
+    range.map(record)
+}
+
+#[test]
+fn what_has_arrived_together_takes_one_sync_and_one_ack_and_is_returned_one_by_one() {
+    let mut ends = Ends::new(MemoryStorage::default(), Acks::ByUs);
+    ends.send(records(1..=100));
+    for lsn in 1..=100 {
+        assert_eq!(ends.receive().unwrap(), Lsn(lsn));
+        assert_eq!(ends.syncs(), 1);
+    }
+    assert_eq!(ends.acks(), [(100, ACK_OK)]);
+    assert_eq!(ends.store.len(), 100);
+    assert!(matches!(ends.receive(), Err(Error::TimedOut)), "nothing more is there");
+    ends.send(records(101..=101));
+    assert_eq!(ends.receive().unwrap(), Lsn(101));
+    assert_eq!((ends.syncs(), ends.acks()), (2, vec![(101, ACK_OK)]));
+}
+
+#[test]
+fn a_group_ends_before_a_damaged_record_a_heartbeat_and_half_a_frame() {
+    let mut ends = Ends::new(MemoryStorage::default(), Acks::ByUs);
+    ends.send(records(1..=3));
+    let mut damaged = record(4);
+    damaged[20] ^= 1;
+    ends.send([damaged]);
+    for lsn in 1..=3 {
+        assert_eq!(ends.receive().unwrap(), Lsn(lsn));
+    }
+    assert_eq!(ends.acks(), [(3, ACK_OK)]);
+    assert!(matches!(ends.receive(), Err(Error::CrcMismatch)));
+    ends.acks();
+    ends.send(records(4..=5));
+    ends.leader.write_all(&frame::HEARTBEAT).unwrap();
+    ends.send(records(6..=6));
+    let half = record(7);
+    ends.leader.write_all(&frame::record_header(half.len()).unwrap()).unwrap();
+    ends.leader.write_all(&half[..9]).unwrap();
+    for lsn in 4..=6 {
+        assert_eq!(ends.receive().unwrap(), Lsn(lsn));
+    }
+    let lsns: Vec<_> = ends.acks().into_iter().map(|(lsn, _)| lsn).collect();
+    assert_eq!(lsns, [5, 5, 6], "the group, the heartbeat's answer, the record behind it");
+    ends.leader.write_all(&half[9..]).unwrap();
+    assert_eq!(ends.receive().unwrap(), Lsn(7));
+}
+
+#[test]
+fn no_ack_precedes_the_sync() {
+    let mut ends = Ends::new(MemoryStorage { syncs_left: Some(0), ..MemoryStorage::default() }, Acks::ByUs);
+    ends.send(records(1..=10));
+    assert!(ends.receive().is_err());
+    assert_eq!(ends.acks(), [(1, ACK_NOT_STORED)]);
+    assert_eq!(ends.log.wal.last_lsn(), Lsn::ZERO);
+    assert_eq!(ends.store.len(), 0);
+}
+
+#[test]
+fn what_does_not_fit_together_is_stored_as_far_as_it_fits_alone() {
+    let room = record(1).len() * 2;
+    let mut ends = Ends::new(MemoryStorage { capacity: Some(room), ..MemoryStorage::default() }, Acks::ByUs);
+    ends.send(records(1..=5));
+    assert_eq!(ends.receive().unwrap(), Lsn(1));
+    assert_eq!(ends.receive().unwrap(), Lsn(2));
+    assert!(ends.receive().is_err());
+    assert_eq!(ends.acks(), [(1, ACK_OK), (2, ACK_OK), (3, ACK_NOT_STORED)]);
+    assert_eq!(ends.log.wal.last_lsn(), Lsn(2));
+}
+
+#[test]
+fn a_program_that_answers_for_itself_gets_records_one_by_one_before_a_plain_leader() {
+    let mut ends = Ends::new(MemoryStorage::default(), Acks::ByCaller);
+    ends.send(records(1..=3));
+    for lsn in 1..=3u32 {
+        assert_eq!(ends.receive().unwrap(), Lsn(u64::from(lsn)));
+        assert_eq!((ends.log.wal.last_lsn(), ends.syncs()), (Lsn(u64::from(lsn)), lsn));
+    }
+}
+
+#[test]
+fn and_before_a_logship_leader_its_store_is_never_ahead_of_what_it_has_received() {
+    let mut ends = Ends::new(MemoryStorage::default(), Acks::ByCaller);
+    ends.leader.write_all(&message::encode_position(Lsn(1))).unwrap();
+    ends.send(records(1..=3));
+    for lsn in 1..=3 {
+        assert_eq!(ends.receive().unwrap(), Lsn(lsn));
+        assert_eq!(ends.store.len() as u64, lsn);
+        assert_eq!((ends.log.wal.last_lsn(), ends.syncs()), (Lsn(3), 1));
+    }
+    assert!(ends.acks().is_empty(), "the caller answers");
+}
