@@ -20,6 +20,7 @@ struct Log {
     wal: Wal<MemoryStorage>,
     unapplied: Option<Lsn>,
     ready: u64,
+    ready_applied: bool,
 }
 
 impl FollowerLog for Log {
@@ -38,8 +39,15 @@ impl FollowerLog for Log {
     fn unapplied(&mut self) -> &mut Option<Lsn> {
         &mut self.unapplied
     }
-    fn ready(&mut self) -> &mut u64 {
-        &mut self.ready
+    fn ready(&self) -> u64 {
+        self.ready
+    }
+    fn set_ready(&mut self, count: u64, applied: bool) {
+        (self.ready, self.ready_applied) = (count, applied);
+    }
+
+    fn ready_are_applied(&self) -> bool {
+        self.ready_applied
     }
 }
 
@@ -58,7 +66,7 @@ impl Ends {
         quiet();
         let (leader, here) = UnixStream::pair().unwrap();
         leader.set_nonblocking(true).unwrap();
-        let log = Log { wal: Wal::with_storage(storage).unwrap(), unapplied: None, ready: 0 };
+        let log = Log { wal: Wal::with_storage(storage).unwrap(), unapplied: None, ready: 0, ready_applied: true };
         Ends { leader, here, follower: Follower::default(), log, store: Store::default(), acks }
     }
 

@@ -24,6 +24,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Closed logs remembered before the oldest go.
 const MANY: usize = 64;
@@ -92,15 +93,13 @@ pub(super) struct LogState {
     latched: bool,
     /// The first record that was received and could not be applied to the store.
     unapplied: Option<Lsn>,
-    /// Records at the end that no receive has returned yet.
-    ready: u64,
 }
 
 // SAFETY: integers, a bool and an option of one; each has a value that is all zero.
 unsafe impl FromZero for LogState {
     fn begin(&mut self) {
         self.tail.reset();
-        (self.latched, self.unapplied, self.ready) = (false, None, 0);
+        (self.latched, self.unapplied) = (false, None);
     }
 }
 
@@ -131,8 +130,27 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, len))
 }
 
+/// Records at the end of the log behind each descriptor that no receive has returned yet: twice their number, and one
+/// more if they are not in the store yet. They stand apart from the
+/// entries because a million of them are handed out one call each, and a look-up asks the kernel about the descriptor.
+static READY: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
+
+fn ready_slot(fd: RawFd) -> Option<&'static AtomicU64> {
+    usize::try_from(fd).ok().and_then(|fd| READY.get(fd))
+}
+
+/// Takes one record that was stored, applied and acknowledged together with an earlier one. `false`: there is none.
+pub(super) fn take_ready(fd: RawFd) -> bool {
+    let one_less = |word: u64| if word & 1 == 0 { word.checked_sub(2) } else { None };
+    let slot = ready_slot(fd);
+    slot.is_some_and(|slot| slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok())
+}
+
 /// The descriptor is closed, or about to be.
 pub(super) fn forget_descriptor(fd: RawFd) {
+    if let Some(slot) = ready_slot(fd) {
+        slot.store(0, Ordering::Relaxed);
+    }
     LOGS.for_each_key(|key| {
         if key.fd == Some(fd) {
             (key.fd, key.writer) = (None, 0);
@@ -198,6 +216,10 @@ impl<'fd> OpenLog<'fd> {
         Ok(&mut self.entry.value().tail)
     }
 
+    fn ready_word(&self) -> u64 {
+        ready_slot(self.storage.0.as_raw_fd()).map_or(0, |slot| slot.load(Ordering::Relaxed))
+    }
+
     /// Appends encoded records; see [`LogTail::append`]. Returns the last LSN and the log's length.
     pub(super) fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<(Lsn, u64)> {
         if self.entry.value().latched {
@@ -255,8 +277,22 @@ impl FollowerLog for OpenLog<'_> {
         Ok(OpenLog::append(self, encoded, ends)?.0)
     }
 
-    fn ready(&mut self) -> &mut u64 {
-        &mut self.entry.value().ready
+    fn ready(&self) -> u64 {
+        self.ready_word() >> 1
+    }
+
+    fn set_ready(&mut self, count: u64, applied: bool) {
+        if let Some(slot) = ready_slot(self.storage.0.as_raw_fd()) {
+            slot.store(if count == 0 { 0 } else { count << 1 | u64::from(!applied) }, Ordering::Relaxed);
+        }
+    }
+
+    fn ready_are_applied(&self) -> bool {
+        self.ready_word() & 1 == 0
+    }
+
+    fn can_group(&self) -> bool {
+        ready_slot(self.storage.0.as_raw_fd()).is_some()
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {

@@ -240,6 +240,10 @@ fn c_text(bytes: &[u8]) -> [c_char; 96] {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn logship_follow(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
     // SAFETY: the caller's promise.
+    if unsafe { repl_ship::take_ready(fd, writer, store) } {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
     if unsafe { repl_ship::has_nothing_to_do_yet(writer, store) } {
         cancel::wait_readable(fd);
     }
@@ -259,7 +263,7 @@ pub unsafe extern "C" fn logship_last_lsn(writer: *const wal_writer) -> i64 {
         // SAFETY: the caller's promise.
         let mut log = unsafe { super::wal_writer::log_of(writer) }?;
         let (last, _) = log.end()?;
-        Ok(i64::try_from(last.0.saturating_sub(*log.ready())).unwrap_or(i64::MAX))
+        Ok(i64::try_from(last.0.saturating_sub(log.ready())).unwrap_or(i64::MAX))
     };
     guard::call_or(body, |_| -1)
 }

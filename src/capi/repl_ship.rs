@@ -6,7 +6,7 @@ use super::locked::LockedStore;
 use super::repl_ack;
 use super::repl_config::replication_config;
 use super::wal_writer::wal_writer;
-use super::{cancel, configs, conns, guard, ptr};
+use super::{cancel, configs, conns, guard, logs, ptr};
 use crate::error::{Error, Result};
 use crate::net::io::Deadline;
 use crate::net::receive::{Acks, FollowerLog, Receiver};
@@ -95,6 +95,18 @@ pub unsafe extern "C-unwind" fn repl_receive_record(fd: c_int, writer: *mut wal_
     guard::call(|| unsafe { receive(fd, writer, store, Acks::ByCaller) })
 }
 
+/// Takes a record that an earlier `logship_follow` has stored, applied and acknowledged already.
+///
+/// # Safety
+/// As for [`receive`].
+pub(super) unsafe fn take_ready(fd: c_int, writer: *const wal_writer, store: *const kv_store) -> bool {
+    if fd < 0 || writer.is_null() || store.is_null() {
+        return false;
+    }
+    // SAFETY: not NULL, and the caller promises a writer.
+    logs::take_ready(unsafe { (*writer).fd })
+}
+
 /// Whether a receive would only wait: its arguments can be right, and no record waits to be applied.
 ///
 /// # Safety
@@ -103,7 +115,7 @@ pub(super) unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut 
     guard::guard(false, || {
         // SAFETY: the caller's promise.
         let log = unsafe { super::wal_writer::log_of(writer) };
-        !store.is_null() && log.is_ok_and(|mut log| log.unapplied().is_none() && *log.ready() == 0)
+        !store.is_null() && log.is_ok_and(|mut log| log.unapplied().is_none() && log.ready() == 0)
     })
 }
 

@@ -29,7 +29,15 @@ pub trait FollowerLog {
     /// The first record that is in the log and not yet in the store, if there is one.
     fn unapplied(&mut self) -> &mut Option<Lsn>;
     /// How many records at the log's end no call has returned yet: they were stored together with one that has been.
-    fn ready(&mut self) -> &mut u64;
+    fn ready(&self) -> u64;
+    /// Changes that number. `applied`: they are in the store already.
+    fn set_ready(&mut self, count: u64, applied: bool);
+    /// What was said of them.
+    fn ready_are_applied(&self) -> bool;
+    /// Whether that number can be kept.
+    fn can_group(&self) -> bool {
+        true
+    }
 }
 
 /// Who answers for records.
@@ -80,9 +88,8 @@ impl Gathered {
     }
 
     /// Takes the frames off the connection, now that they are stored.
-    fn consume(&self, fd: RawFd) -> Result<()> {
-        let mut seen = vec![0; self.bytes];
-        io::recv_rest(fd, &mut seen, Deadline::recv())
+    fn consume(&mut self, fd: RawFd) -> Result<()> {
+        io::recv_rest(fd, &mut self.with_headers[..self.bytes], Deadline::recv())
     }
 }
 
@@ -94,7 +101,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Lsn> {
         self.apply_pending()?;
-        if *self.log.ready() > 0 {
+        if self.log.ready() > 0 {
             return self.hand_out();
         }
         loop {
@@ -201,7 +208,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             // A right CRC over fields that make no record is damage too.
             return Err(self.reject(fingerprint, last, Error::CrcMismatch));
         }
-        let group = self.gather(encoded)?;
+        let mut group = self.gather(encoded)?;
         let first = last.next();
         let stored = match self.log.append(group.encoded(encoded), &group.ends) {
             // What does not fit together may fit alone; the others are still on the connection.
@@ -239,7 +246,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         self.follower.on_stored();
         let answers = self.acks == Acks::ByUs;
         let applied = if answers { ends } else { &ends[..1] };
-        *self.log.ready() = ends.len() as u64 - 1;
+        self.log.set_ready(ends.len() as u64 - 1, answers);
         if let Err(error) = self.apply(encoded, applied) {
             // They are in the log and will count as received; so they are applied before anything else.
             self.log.unapplied().get_or_insert(first);
@@ -256,7 +263,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         for chunk in ends.chunks(64) {
             let mut records = Vec::with_capacity(chunk.len());
             for end in chunk {
-                let decoded = record::decode(&encoded[start..*end])?;
+                let decoded = record::decode_again(&encoded[start..*end])?;
                 clock::observe(decoded.timestamp);
                 records.push(decoded);
                 start = *end;
@@ -269,12 +276,14 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// Hands out the next record that an earlier call stored.
     fn hand_out(&mut self) -> Result<Lsn> {
         let last = self.log.last()?;
-        let lsn = Lsn(last.0 - *self.log.ready()).next();
-        if self.acks == Acks::ByCaller {
+        let ready = self.log.ready();
+        let lsn = Lsn(last.0 - ready).next();
+        let applied = self.log.ready_are_applied();
+        if !applied {
             let encoded = self.log.read(lsn)?;
             self.store.apply(&record::decode(&encoded)?)?;
         }
-        *self.log.ready() -= 1;
+        self.log.set_ready(ready - 1, applied);
         Ok(lsn)
     }
 
@@ -283,7 +292,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// gets its records one by one: it may stop after any of them and count what is in its log.
     fn gather(&mut self, first: &[u8]) -> Result<Gathered> {
         let mut gathered = Gathered { with_headers: Vec::new(), joined: Vec::new(), ends: vec![first.len()], bytes: 0 };
-        if self.acks == Acks::ByCaller && !self.follower.is_positioned() {
+        if !self.log.can_group() || (self.acks == Acks::ByCaller && !self.follower.is_positioned()) {
             return Ok(gathered);
         }
         let available = io::readable_bytes(self.fd).min(GROUP_BYTES);

@@ -33,6 +33,7 @@ struct Log {
     reader: FileStorage<File>,
     unapplied: Option<Lsn>,
     ready: u64,
+    ready_applied: bool,
 }
 
 impl FollowerLog for Log {
@@ -51,8 +52,16 @@ impl FollowerLog for Log {
         self.wal.append_encoded(encoded, ends)
     }
 
-    fn ready(&mut self) -> &mut u64 {
-        &mut self.ready
+    fn ready(&self) -> u64 {
+        self.ready
+    }
+
+    fn set_ready(&mut self, count: u64, applied: bool) {
+        (self.ready, self.ready_applied) = (count, applied);
+    }
+
+    fn ready_are_applied(&self) -> bool {
+        self.ready_applied
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
@@ -79,7 +88,7 @@ impl Follower {
     /// from it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
     pub fn open(directory: impl AsRef<Path>, node: u8) -> Result<Follower> {
         let (path, wal, store) = open_log(directory.as_ref())?;
-        let log = Log { wal, reader: file::open_read(&path)?, unapplied: None, ready: 0 };
+        let log = Log { wal, reader: file::open_read(&path)?, unapplied: None, ready: 0, ready_applied: true };
         Ok(Follower { log, store, connection: None, state: follower::Follower::default(), node })
     }
 
