@@ -254,7 +254,7 @@ impl Simulation {
                     self.seen.given_up += 1;
                     self.connect()?;
                 }
-                Verdict::Ignored => return Err(format!("the leader ignores {ack:?}")),
+                Verdict::Ignored | Verdict::Diverged => return Err(format!("the leader ignores {ack:?}")),
             }
             self.check()?;
         }

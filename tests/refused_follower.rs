@@ -30,10 +30,10 @@ impl LeaderLog for Leader {
     fn last(&mut self) -> Option<Lsn> {
         Some(self.0)
     }
-    fn byte_len(&mut self) -> Option<u64> {
+    fn crc(&mut self, _: Lsn) -> Option<u32> {
         None
     }
-    fn find(&mut self, _: usize, _: u32) -> Option<Lsn> {
+    fn find(&mut self, _: usize, _: u32, _: Option<Lsn>) -> Option<Lsn> {
         None
     }
     fn read(&mut self, _: Lsn) -> Result<Vec<u8>> {

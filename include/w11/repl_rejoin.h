@@ -35,7 +35,8 @@ int repl_read_rejoin(int fd,
  * one (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only
  * if its old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until
  * `repl_catch_up`. Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed),
- * ETIMEDOUT, ENOTCONN, EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
+ * ETIMEDOUT, ENOTCONN, EINVAL. Waits for a connection as accept(2) does, then at most 5 s for its message, and 1 s
+ * more if every slot that may be its own seems online.
  */
 int repl_accept_rejoin(struct replication_config *config,
                        int listen_fd,
@@ -47,9 +48,9 @@ int repl_accept_rejoin(struct replication_config *config,
  * Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept
  * for `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or
  * several logs might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader;
- * EBADMSG the log is damaged in the range (what came before was shipped); else the send's. The log is
- * `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not receive into, else `leader.wal`
- * in the current directory. Memory stays under 8 MiB whatever was missed.
+ * ESTALE its last record is not the leader's; EBADMSG the log is damaged in the range (what came before was shipped);
+ * else the send's. The log is `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not
+ * receive into, else `leader.wal` in the current directory. Memory stays under 8 MiB whatever was missed.
  */
 int repl_catch_up(struct replication_config *config,
                   int follower_index,

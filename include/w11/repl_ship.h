@@ -48,10 +48,11 @@ int repl_ship_record(struct replication_config *config,
 /**
  * Receives one record: stores it in the log (fsync) and applies it by the conflict rule. Returns 0 then, also if the
  * rule skipped it; `CRC_MISMATCH` (-2) if it came damaged: nothing is stored and the stream is still in step; -1 with
- * `errno` if not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, or the log's own
- * (nothing stored). Sends no ack: the caller does, with `repl_send_ack(fd, logship_last_lsn(writer), 0)`, or status 1
- * and the next LSN after CRC_MISMATCH. Heartbeats and control messages are answered inside. Waits for a frame's first
- * byte as long as TCP says that the leader lives, then 5 s for the whole frame.
+ * `errno` if not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, ESTALE this log is not
+ * a part of the leader's, or the log's own (nothing stored). Sends no ack: the caller does, with `repl_send_ack(fd,
+ * logship_last_lsn(writer), 0)`, or status 1 and the next LSN after CRC_MISMATCH. Heartbeats and control messages are
+ * answered inside. Waits for a frame's first byte as long as TCP says that the leader lives, then 5 s for the whole
+ * frame.
  */
 int repl_receive_record(int fd,
                         struct wal_writer *writer,

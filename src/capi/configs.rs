@@ -11,7 +11,7 @@ use super::ptr;
 use super::repl_config::{repl_node, replication_config};
 use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};
-use crate::net::group::{Group, MEMBERS_MAX, Member};
+use crate::net::group::{Group, LeaderLog, MEMBERS_MAX, Member};
 use crate::net::io::{self, Deadline};
 use crate::net::link::{LastFrame, Link, Text};
 use crate::net::socket::{self, SocketId};
@@ -273,8 +273,12 @@ pub(super) fn status(config: *const replication_config, slot: usize) -> Result<S
     let mut entry = of(config)?;
     let state = entry.value();
     let link = state.links.get(slot).ok_or(Error::Invalid("follower_index"))?;
-    let acked = link.progress.acked.max(link.inbox.highest_ok());
-    let (lag_records, lag_bytes) = LeaderLogByPath::new(state.wal.get()).lag(acked).unwrap_or((0, 0));
+    let mut log = LeaderLogByPath::new(state.wal.get());
+    // An ack that nobody has asked for yet counts, unless it is for a record that the log does not have.
+    let waiting = link.inbox.highest_ok();
+    let counts = waiting <= LeaderLog::last(&mut log).filter(|last| *last > Lsn::ZERO).unwrap_or(waiting);
+    let acked = if counts { link.progress.acked.max(waiting) } else { link.progress.acked };
+    let (lag_records, lag_bytes) = log.lag(acked).unwrap_or((0, 0));
     let heard = link.heard.map(|at| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX));
     Ok(Status { acked, lag_records, lag_bytes, ms_since_heard: heard.unwrap_or(-1), reason: link.reason })
 }

@@ -38,6 +38,7 @@ impl Drop for Uncancelled {
 /// Runs `body`; a panic becomes `on_panic` with errno EIO. What `body` was changing may be half-changed then: side
 /// state is checked against the file and the socket on every call, so the next call finds out.
 pub(crate) fn guard<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
+    let _uncancelled = Uncancelled::new();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         errno::set(Error::Internal("panic").errno());
         on_panic

@@ -220,6 +220,18 @@ impl<'fd> OpenLog<'fd> {
         ready_slot(self.storage.0.as_raw_fd()).map_or(0, |slot| slot.load(Ordering::Relaxed))
     }
 
+    /// Forgets which records at the end no receive has returned, before the program appends some of its own: they stay,
+    /// and those that are not in the store yet are applied by the next receive.
+    pub(super) fn return_no_more(&mut self) -> Result<()> {
+        let ready = self.ready();
+        if ready > 0 && !self.ready_are_applied() {
+            let first = Lsn(self.end()?.0.0.saturating_sub(ready)).next();
+            self.unapplied().get_or_insert(first);
+        }
+        self.set_ready(0, true);
+        Ok(())
+    }
+
     /// Appends encoded records; see [`LogTail::append`]. Returns the last LSN and the log's length.
     pub(super) fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<(Lsn, u64)> {
         if self.entry.value().latched {
@@ -266,11 +278,8 @@ impl FollowerLog for OpenLog<'_> {
         if lsn == tail.last() && lsn > Lsn::ZERO {
             return Ok(Some(tail.last_crc()));
         }
-        if lsn > tail.last() || lsn == Lsn::ZERO {
-            return Ok(None);
-        }
-        let near = tail.near(lsn);
-        wal::read_crc(&file::reopen_for_reading(self.storage.0)?, near, lsn)
+        let reader = file::reopen_for_reading(self.storage.0)?;
+        wal::read_crc(&reader, &self.entry.value().tail, lsn)
     }
 
     fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
@@ -387,6 +396,15 @@ pub(super) struct ReadableLog {
     pub(super) path: PathBuf,
 }
 
+/// A copy made in place: it is too large for a thread's stack.
+fn copy_of(tail: &LogTail) -> Box<LogTail> {
+    let mut copy = Box::<LogTail>::new_uninit();
+    // SAFETY: a tail is integers and arrays of them, so its bytes are all of it.
+    unsafe { copy.as_mut_ptr().copy_from_nonoverlapping(tail, 1) };
+    // SAFETY: written just now.
+    unsafe { copy.assume_init() }
+}
+
 impl LeaderLogByPath {
     pub(super) fn new(set: Option<&Path>) -> LeaderLogByPath {
         LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None }
@@ -433,20 +451,24 @@ impl LeaderLogByPath {
         };
         let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
         let end = entry.value().tail.refresh(&storage)?;
-        let tail = Box::new(entry.value().tail.clone());
+        let tail = copy_of(&entry.value().tail);
         Ok(ReadableLog { storage, tail, end, path })
     }
 
-    /// The last LSN, without opening the log when what is known of it is up to date.
-    fn find_last(&self) -> Result<Lsn> {
+    /// Asks what is known of the log, without opening it; `None` if that is not up to date.
+    fn if_up_to_date<T>(&self, ask: impl FnOnce(&mut LogTail) -> T) -> Result<Option<T>> {
         let metadata = std::fs::metadata(self.path()?)?;
         let id = FileId { dev: metadata.dev(), ino: metadata.ino() };
-        if let Some(mut entry) = LOGS.find(|key| key.id == id)?
-            && entry.value().tail.len() == metadata.len()
-        {
-            return Ok(entry.value().tail.last());
+        let Some(mut entry) = LOGS.find(|key| key.id == id)? else { return Ok(None) };
+        let tail = &mut entry.value().tail;
+        Ok((tail.len() == metadata.len()).then(|| ask(tail)))
+    }
+
+    fn find_last(&self) -> Result<Lsn> {
+        match self.if_up_to_date(|tail| tail.last())? {
+            Some(last) => Ok(last),
+            None => Ok(self.open()?.last()),
         }
-        Ok(self.open()?.last())
     }
 
     /// Whether the log is surely this leader's: `repl_set_wal` names it, or this process has it open. A program may
@@ -477,11 +499,6 @@ impl LeaderLog for LeaderLogByPath {
         last
     }
 
-    fn byte_len(&mut self) -> Option<u64> {
-        let path = self.path().ok()?;
-        std::fs::metadata(path).ok().map(|metadata| metadata.len())
-    }
-
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
         if !self.is_ours() {
             return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT)));
@@ -490,9 +507,21 @@ impl LeaderLog for LeaderLogByPath {
         wal::read_record(&log.storage, log.tail.near(lsn), lsn)
     }
 
-    fn find(&mut self, len: usize, crc: u32) -> Option<Lsn> {
+    fn crc(&mut self, lsn: Lsn) -> Option<u32> {
         let log = self.is_ours().then(|| self.open().ok()).flatten()?;
-        wal::find_recent(&log.storage, &log.tail, len, crc).ok().flatten()
+        wal::read_crc(&log.storage, &log.tail, lsn).ok().flatten()
+    }
+
+    fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn> {
+        if !self.is_ours() {
+            return None;
+        }
+        let newest = |tail: &mut LogTail| tail.last_is(len, crc).then_some(tail.last());
+        if let Ok(Some(Some(lsn))) = self.if_up_to_date(newest) {
+            return Some(lsn);
+        }
+        let log = self.open().ok()?;
+        wal::find_recent(&log.storage, &log.tail, len, crc, expected).ok().flatten()
     }
 }
 

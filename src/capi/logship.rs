@@ -7,7 +7,7 @@ use super::repl_rejoin;
 use super::repl_ship;
 use super::wal_record::wal_record;
 use super::wal_writer::wal_writer;
-use super::{cancel, configs, guard, ptr};
+use super::{configs, guard, ptr};
 use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
@@ -244,11 +244,7 @@ pub unsafe extern "C-unwind" fn logship_follow(fd: c_int, writer: *mut wal_write
         return 0;
     }
     // SAFETY: the caller's promise.
-    if unsafe { repl_ship::has_nothing_to_do_yet(writer, store) } {
-        cancel::wait_readable(fd);
-    }
-    // SAFETY: the caller's promise.
-    guard::call(|| unsafe { repl_ship::receive(fd, writer, store, Acks::ByUs) })
+    unsafe { repl_ship::receive(fd, writer, store, Acks::ByUs) }
 }
 
 /// The LSN of the log's last record, which is the number of its records; 0 for an empty log. Of records that were

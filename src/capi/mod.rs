@@ -1,8 +1,8 @@
 //! The C ABI: one file per course header, 5 to 15 lines a function. Check the pointers, call the core with plain
 //! values, publish what changed, set errno last. Nothing in the crate imports this module.
 //!
-//! C's structs have no room for private state and may be copied, so it lives beside them: [`side`] is the memory,
-//! [`logs`] what is known of each log, [`configs`] of each `replication_config`, [`conns`] of each connection.
+//! C's structs have no room for private state and may be copied, so it lives beside them: `side` is the memory,
+//! `logs` what is known of each log, `configs` of each `replication_config`, `conns` of each connection.
 
 #![allow(
     clippy::multiple_unsafe_ops_per_block,

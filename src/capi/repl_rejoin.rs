@@ -71,7 +71,8 @@ fn read_rejoin(fd: RawFd) -> Result<rejoin::Rejoin> {
 /// one (`logship_set_self`), else the first offline slot whose host is its address; an online slot is taken over only
 /// if its old connection does not answer a heartbeat. The old socket is closed, `fd` set, `online` left 0 until
 /// `repl_catch_up`. Returns 0 and both results, or -1 with `errno`: EADDRNOTAVAIL no slot (the connection is closed),
-/// ETIMEDOUT, ENOTCONN, EINVAL. Waits for a connection as accept(2) does, then at most 5 s.
+/// ETIMEDOUT, ENOTCONN, EINVAL. Waits for a connection as accept(2) does, then at most 5 s for its message, and 1 s
+/// more if every slot that may be its own seems online.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses; the others are writable.
@@ -132,9 +133,9 @@ fn take_slot(group: &mut Group<'_>, fd: RawFd, node: u8) -> Result<usize> {
 /// Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept
 /// for `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or
 /// several logs might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader;
-/// EBADMSG the log is damaged in the range (what came before was shipped); else the send's. The log is
-/// `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not receive into, else `leader.wal`
-/// in the current directory. Memory stays under 8 MiB whatever was missed.
+/// ESTALE its last record is not the leader's; EBADMSG the log is damaged in the range (what came before was shipped);
+/// else the send's. The log is `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not
+/// receive into, else `leader.wal` in the current directory. Memory stays under 8 MiB whatever was missed.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses.

@@ -71,28 +71,25 @@ pub unsafe extern "C" fn repl_ship_record(
             return Err(Error::Invalid("no record has this length"));
         }
         // SAFETY: the caller's promise.
-        let shipped = unsafe { configs::with_group(config, |group, _| group.ship(encoded)) }?;
+        let shipped = unsafe { configs::with_group(config, |group, _| group.ship(encoded, None)) }?;
         Ok(ptr::count(shipped as u64))
     })
 }
 
 /// Receives one record: stores it in the log (fsync) and applies it by the conflict rule. Returns 0 then, also if the
 /// rule skipped it; `CRC_MISMATCH` (-2) if it came damaged: nothing is stored and the stream is still in step; -1 with
-/// `errno` if not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, or the log's own
-/// (nothing stored). Sends no ack: the caller does, with `repl_send_ack(fd, logship_last_lsn(writer), 0)`, or status 1
-/// and the next LSN after CRC_MISMATCH. Heartbeats and control messages are answered inside. Waits for a frame's first
-/// byte as long as TCP says that the leader lives, then 5 s for the whole frame.
+/// `errno` if not: ENOTCONN the leader closed in order, ETIMEDOUT, EPROTO a frame that can't be, ESTALE this log is not
+/// a part of the leader's, or the log's own (nothing stored). Sends no ack: the caller does, with `repl_send_ack(fd,
+/// logship_last_lsn(writer), 0)`, or status 1 and the next LSN after CRC_MISMATCH. Heartbeats and control messages are
+/// answered inside. Waits for a frame's first byte as long as TCP says that the leader lives, then 5 s for the whole
+/// frame.
 ///
 /// # Safety
 /// `writer` and `store` are live and used by no other thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn repl_receive_record(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
     // SAFETY: the caller's promise.
-    if unsafe { has_nothing_to_do_yet(writer, store) } {
-        cancel::wait_readable(fd);
-    }
-    // SAFETY: the caller's promise.
-    guard::call(|| unsafe { receive(fd, writer, store, Acks::ByCaller) })
+    unsafe { receive(fd, writer, store, Acks::ByCaller) }
 }
 
 /// Takes a record that an earlier `logship_follow` has stored, applied and acknowledged already.
@@ -111,7 +108,7 @@ pub(super) unsafe fn take_ready(fd: c_int, writer: *const wal_writer, store: *co
 ///
 /// # Safety
 /// As for [`receive`].
-pub(super) unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut kv_store) -> bool {
+unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut kv_store) -> bool {
     guard::guard(false, || {
         // SAFETY: the caller's promise.
         let log = unsafe { super::wal_writer::log_of(writer) };
@@ -119,11 +116,31 @@ pub(super) unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut 
     })
 }
 
-/// Receives one record, and answers for it if `acks` says so.
+/// Receives one record, and answers for it if `acks` says so. Waits where the thread can be cancelled, before every
+/// frame.
 ///
 /// # Safety
 /// `writer` and `store` are NULL or live, and used by no other thread.
-pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_store, acks: Acks) -> Result<c_int> {
+pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_store, acks: Acks) -> c_int {
+    loop {
+        // SAFETY: the caller's promise.
+        if unsafe { has_nothing_to_do_yet(writer, store) } {
+            cancel::wait_readable(fd);
+        }
+        // SAFETY: the caller's promise.
+        let result = guard::call(|| unsafe { receive_frame(fd, writer, store, acks) });
+        if result != NO_RECORD {
+            return result;
+        }
+    }
+}
+
+/// What [`receive_frame`] returns after a frame that gave no record.
+const NO_RECORD: c_int = 1;
+
+/// # Safety
+/// As for [`receive`].
+unsafe fn receive_frame(fd: c_int, writer: *mut wal_writer, store: *mut kv_store, acks: Acks) -> Result<c_int> {
     ptr::check(writer)?;
     // SAFETY: the caller's promise.
     let mut store = unsafe { LockedStore::from_ptr(store) }?;
@@ -133,11 +150,11 @@ pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_
     let mut conn = conns::of(fd)?;
     let node = conns::node();
     let follower = &mut conn.value().follower;
-    let result =
-        Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle: Deadline::NEVER }.receive();
+    let mut receiver = Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle: Deadline::NEVER };
+    let result = receiver.receive_frame();
     if let Ok((_, len)) = log.end() {
         // SAFETY: not NULL, checked above.
         unsafe { super::wal_writer::publish(writer, len) };
     }
-    result.map(|_| 0)
+    Ok(if result?.is_some() { 0 } else { NO_RECORD })
 }

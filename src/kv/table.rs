@@ -1,6 +1,6 @@
 //! The safe table of the Rust API: keys to values, with tombstones.
 //!
-//! Touches nothing but memory. What wins is decided by [`lww`](super::lww).
+//! Touches nothing but memory. What wins is decided by [`lww`].
 #![forbid(unsafe_code)]
 
 use super::lww::{self, Existing};

@@ -9,7 +9,7 @@ use super::io::{self, Deadline, Received};
 use super::link::CaughtUp;
 use crate::error::{Error, Result};
 use crate::net::socket;
-use crate::replication::message::{self, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack};
+use crate::replication::message::{self, ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::Lsn;
@@ -30,8 +30,6 @@ pub struct Summary {
     pub bytes: u64,
     /// The leader's last LSN, which the follower has now.
     pub last: Lsn,
-    /// Bytes in the leader's log at the end.
-    pub log_len: u64,
 }
 
 impl Summary {
@@ -39,7 +37,7 @@ impl Summary {
     #[must_use]
     pub fn caught_up(&self) -> Option<CaughtUp> {
         let next = Lsn(self.last.0.saturating_sub(self.records)).next();
-        (self.records > 0).then_some(CaughtUp { log_len: self.log_len, next, last: self.last })
+        (self.records > 0).then_some(CaughtUp { next, last: self.last })
     }
 }
 
@@ -66,7 +64,9 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
         return Ok(());
     }
     let ack = Ack::decode(bytes);
-    if let Some(mark) = ack.mark().filter(|_| ack.lsn == follower && !ack.is_liveness()) {
+    // A follower that sent its LSN in host byte order sent the ack right.
+    let is_its = ack.lsn == follower || ack.lsn.0.swap_bytes() == follower.0;
+    if let Some(mark) = ack.mark().filter(|_| is_its && !ack.is_liveness()) {
         io::recv_now(member.fd, &mut bytes)?;
         member.link.progress.on_mark(mark);
         member.link.hear();
@@ -110,23 +110,31 @@ fn try_catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
         Err(_) if damaged => return Err(damage),
         Err(error) => return Err(error),
     };
-    let from = locate(source, after.next())?;
+    let mut after = after;
     if member.link.progress.is_logship {
-        let answer = check_history(member, source, after)?;
-        if answer == Answer::Same {
-            // A rejoin says that everything up to there is durable, and it is ours.
-            member.link.progress.ledger.add_through(after);
-            member.link.progress.acked = after;
-        }
-        if answer == Answer::Unknown {
-            // The program there counts for itself, in another log: it gets the lesson's bytes.
-            member.link.progress.is_logship = false;
-        } else {
-            member.link.progress.next = Some(after.next());
-            member.send(&message::encode_position(after.next()), Deadline::send())?;
+        loop {
+            match check_history(member, source, after)? {
+                Answer::Same => {
+                    // A rejoin says that everything up to there is durable, and it is ours.
+                    member.link.progress.ledger.add_through(after);
+                    member.link.progress.acked = after;
+                    break;
+                }
+                Answer::EndsAt(earlier) if earlier < after => after = earlier,
+                Answer::EndsAt(_) | Answer::None => break,
+                Answer::Elsewhere => {
+                    member.link.progress.is_logship = false;
+                    break;
+                }
+            }
         }
     }
-    let mut summary = Summary { last, log_len: source.tail.len(), ..Summary::default() };
+    let from = locate(source, after.next())?;
+    if member.link.progress.is_logship {
+        member.link.progress.next = Some(after.next());
+        member.send(&message::encode_position(after.next()), Deadline::send())?;
+    }
+    let mut summary = Summary { last, ..Summary::default() };
     if after < last {
         stream(member, source, from, &mut summary)?;
     }
@@ -145,8 +153,10 @@ fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
 enum Answer {
     /// It is ours.
     Same,
-    /// Its log has no such record.
-    Unknown,
+    /// Its log has no such record: it ends here.
+    EndsAt(Lsn),
+    /// The same, and the program there counts for itself: it gets the lesson's bytes.
+    Elsewhere,
     /// Nothing, in time.
     None,
 }
@@ -156,9 +166,8 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
     if lsn == Lsn::ZERO {
         return Ok(Answer::Same);
     }
-    let near = source.tail.near(lsn);
-    let damage = Error::Damaged { offset: near.offset, after: lsn };
-    let crc = wal::read_crc(source.storage, near, lsn)?.ok_or(damage)?;
+    let damage = Error::Damaged { offset: source.tail.near(lsn).offset, after: lsn };
+    let crc = wal::read_crc(source.storage, source.tail, lsn)?.ok_or(damage)?;
     member.send(&message::encode_check(lsn, crc), Deadline::send())?;
     let deadline = Deadline::after_ms(CHECK_MS);
     loop {
@@ -172,7 +181,8 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
         });
         match answer {
             Some(ack) if ack.status == ACK_OK => return Ok(Answer::Same),
-            Some(ack) if ack.status == ACK_NOT_STORED => return Ok(Answer::Unknown),
+            Some(ack) if ack.status == ACK_NOT_STORED => return Ok(Answer::EndsAt(ack.lsn)),
+            Some(ack) if ack.status == ACK_ELSEWHERE => return Ok(Answer::Elsewhere),
             Some(ack) => {
                 crate::log_error!(
                     "{member}: its record {lsn} is not ours (CRC {crc:08x}); its log ends at LSN {}, ours at LSN {}",

@@ -26,13 +26,13 @@ pub const MEMBERS_MAX: usize = 8;
 pub trait LeaderLog {
     /// The last LSN; `None` if there is no log to ask.
     fn last(&mut self) -> Option<Lsn>;
-    /// Bytes in the log; `None` if there is no log to ask.
-    fn byte_len(&mut self) -> Option<u64>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
-    /// The LSN of a recent record with this encoded length and CRC; `None` if there is none, or no log that is surely
-    /// ours.
-    fn find(&mut self, len: usize, crc: u32) -> Option<Lsn>;
+    /// The CRC of record `lsn`; `None` if the log does not have it, or there is no log that is surely ours.
+    fn crc(&mut self, lsn: Lsn) -> Option<u32>;
+    /// The LSN of the record with this encoded length and CRC: the newest record, else `expected`, else a recent one.
+    /// `None` if it is none of them, or there is no log that is surely ours.
+    fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn>;
 }
 
 /// One follower, for the time of one call.
@@ -168,37 +168,25 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Ships one encoded record to every online follower; returns how many got it. Its content is not looked at.
-    pub fn ship(&mut self, encoded: &[u8]) -> Result<usize> {
+    /// Ships one encoded record to every online follower; returns how many have it. Its content is not looked at.
+    /// `lsn`: its number in the leader's log, if the caller knows.
+    pub fn ship(&mut self, encoded: &[u8], lsn: Option<Lsn>) -> Result<usize> {
         self.notice_hang_ups();
         self.reship_pending();
         if !self.last_frame.set(encoded) {
             return Err(Error::Invalid("no record has this length"));
         }
-        let mut known = None;
+        let mut place = Place { len: encoded.len(), crc: record::stored_crc(encoded).unwrap_or(0), lsn: lsn.map(Some) };
         let mut sending = [false; MEMBERS_MAX];
         let mut shipped = 0;
         for (member, sending) in self.members.iter_mut().zip(&mut sending) {
-            if !member.online {
-                continue;
-            }
-            let unplaced = member.link.progress.follows && member.link.progress.next.is_none();
-            if unplaced || member.link.caught_up.is_some() {
-                let crc = record::stored_crc(encoded).unwrap_or(0);
-                let lsn = *known.get_or_insert_with(|| self.log.find(encoded.len(), crc));
-                if was_sent_by_catch_up(member.link, lsn, self.log) {
-                    shipped += 1;
-                    continue;
+            if member.online {
+                match place.prepare(member, self.last_frame, self.log) {
+                    Ok(wants) => *sending = wants,
+                    Err(_) => continue, // It is offline.
                 }
-                if let Some(lsn) = lsn.filter(|_| unplaced) {
-                    // The peer has shown that it counts with us: from here on the stream has positions.
-                    member.link.progress.next = Some(lsn);
-                    if member.send(&message::encode_position(lsn), Deadline::send()).is_err() {
-                        continue;
-                    }
-                }
+                shipped += usize::from(!*sending);
             }
-            *sending = true;
         }
         broadcast(&mut self.members, &sending, self.last_frame.frame(), Deadline::send());
         for (member, sending) in self.members.iter_mut().zip(sending) {
@@ -314,6 +302,16 @@ impl Group<'_> {
                             member.go_offline(format_args!("it rejected LSN {} again and again", ack.lsn));
                         }
                     }
+                    Verdict::Diverged => {
+                        crate::log_error!(
+                            "{member}: its log is no part of ours, as its ack of LSN {} shows: it must rejoin",
+                            ack.lsn
+                        );
+                        if member.online {
+                            member.go_offline(format_args!("its log is not a part of ours"));
+                        }
+                        member.link.forget_acks();
+                    }
                 }
             }
         }
@@ -357,21 +355,73 @@ impl Group<'_> {
     }
 }
 
-/// Whether the record, which is number `lsn` of the log, is one that the last catch-up has sent already. That can be
-/// only while the log has not grown since: records are appended, a follower catches up, then they are shipped.
-fn was_sent_by_catch_up(link: &mut Link, lsn: Option<Lsn>, log: &mut dyn LeaderLog) -> bool {
-    let Some(caught_up) = link.caught_up else { return false };
-    match lsn {
-        Some(lsn) if lsn >= caught_up.next && lsn <= caught_up.last && log.byte_len() == Some(caught_up.log_len) => {
-            let rest = CaughtUp { next: lsn.next(), ..caught_up };
-            link.caught_up = Some(rest).filter(|rest| rest.next <= rest.last);
-            true
-        }
-        _ => {
-            link.caught_up = None;
-            false
-        }
+/// A record that is shipped, and where in the leader's log it stands.
+struct Place {
+    len: usize,
+    crc: u32,
+    /// Looked up when the first follower needs it.
+    lsn: Option<Option<Lsn>>,
+}
+
+impl Place {
+    fn lsn(&mut self, log: &mut dyn LeaderLog, expected: Option<Lsn>) -> Option<Lsn> {
+        *self.lsn.get_or_insert_with(|| log.find(self.len, self.crc, expected))
     }
+
+    /// Makes the stream to one follower ready for the record. `Ok(false)`: it is there already. An error marks the
+    /// follower offline.
+    ///
+    /// To a peer that counts with us the record goes in its own place only: behind records that were never shipped, or
+    /// as the one that it is once more. What the last catch-up has sent is not sent again: records are appended, a
+    /// follower catches up, then they are shipped.
+    fn prepare(&mut self, member: &mut Member<'_>, frame: &LastFrame, log: &mut dyn LeaderLog) -> Result<bool> {
+        let (next, follows) = (member.link.progress.next, member.link.progress.follows);
+        let is_first = member.link.progress.sent == 0;
+        if next.is_none() && !follows && !is_first && member.link.caught_up.is_none() {
+            return Ok(true);
+        }
+        let Some(lsn) = self.lsn(log, next) else { return Ok(true) };
+        match next {
+            Some(next) if lsn < next => {
+                if !was_sent_by_catch_up(member.link, lsn) {
+                    member.send(&message::encode_position(lsn), Deadline::send())?;
+                    member.send(frame.frame(), Deadline::send())?;
+                    member.send(&message::encode_position(next), Deadline::send())?;
+                }
+                return Ok(false);
+            }
+            Some(next) if lsn > next => send_range(member, next, lsn, None, log)?,
+            Some(_) => {}
+            None if was_sent_by_catch_up(member.link, lsn) => return Ok(false),
+            // The peer has shown that it counts with us: from here on the stream has positions.
+            None if follows => {
+                let acked = member.link.progress.acked;
+                state_position(member, acked, lsn, log)?;
+            }
+            None if is_first => member.link.progress.first = Some(lsn),
+            None => {}
+        }
+        Ok(true)
+    }
+}
+
+/// Whether record `lsn` is one that the last catch-up has sent already.
+fn was_sent_by_catch_up(link: &mut Link, lsn: Lsn) -> bool {
+    let Some(caught_up) = link.caught_up else { return false };
+    let was_sent = (caught_up.next..=caught_up.last).contains(&lsn);
+    let rest = CaughtUp { next: lsn.next(), ..caught_up };
+    link.caught_up = Some(rest).filter(|rest| was_sent && rest.next <= rest.last);
+    was_sent
+}
+
+/// Tells a peer that counts with us which record comes next. Its log is checked first: it must have our record `has`,
+/// which it has acknowledged, or it refuses what follows and says so.
+fn state_position(member: &mut Member<'_>, has: Lsn, next: Lsn, log: &mut dyn LeaderLog) -> Result<()> {
+    if let Some(crc) = log.crc(has) {
+        member.send(&message::encode_check(has, crc), Deadline::send())?;
+    }
+    member.link.progress.next = Some(next);
+    member.send(&message::encode_position(next), Deadline::send())
 }
 
 /// Whether the follower has answered since `before`. A logship peer's answer is told from its acks and taken out; any
@@ -386,7 +436,8 @@ fn take_answer(member: &mut Member<'_>, before: Option<std::time::Instant>) -> b
             progress.on_ack(ack, None);
             answers += 1;
         }
-        liveness
+        // What it says about its log is for whoever counts acks.
+        liveness && !ack.is_check_answer()
     });
     if answers > 0 {
         return true;
@@ -451,14 +502,18 @@ fn broadcast(members: &mut [Member<'_>], sending: &[bool], frame: &[u8], deadlin
 fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
     let Some(rejected) = member.link.progress.reship.take() else { return };
     let whole = record::decode(last.record()).is_ok();
-    if member.link.progress.follows && member.link.progress.next.is_none() && whole {
+    let mut next = member.link.progress.next;
+    if member.link.progress.follows && next.is_none() && whole {
         // Rejected before the stream had a position: it gets one now, if the log tells where it was.
         let crc = record::stored_crc(last.record()).unwrap_or(0);
-        let newest = log.find(last.record().len(), crc).filter(|newest| *newest >= rejected.lsn);
-        member.link.progress.next = newest.map(Lsn::next);
+        next = log.find(last.record().len(), crc, None).filter(|newest| *newest >= rejected.lsn).map(Lsn::next);
     }
-    let outcome = match member.link.progress.next {
-        Some(next) if rejected.lsn < next => reship_from(member, rejected.lsn, next, whole.then_some(last), log),
+    let outcome = match next {
+        Some(next) if rejected.lsn < next => {
+            let before = Lsn(rejected.lsn.0.saturating_sub(1));
+            state_position(member, before, rejected.lsn, log)
+                .and_then(|()| send_range(member, rejected.lsn, next, whole.then_some(last), log))
+        }
         _ if whole => member.send(last.frame(), Deadline::send()),
         _ => match log.read(rejected.lsn) {
             Ok(encoded) => send_record(member, &encoded),
@@ -474,14 +529,15 @@ fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
     }
 }
 
-fn reship_from(
+/// Sends the records from `from` up to but not `next`, where the stream then goes on. The last of them may be the
+/// frame shipped last.
+fn send_range(
     member: &mut Member<'_>,
     from: Lsn,
     next: Lsn,
     last: Option<&LastFrame>,
     log: &mut dyn LeaderLog,
 ) -> Result<()> {
-    member.send(&message::encode_position(from), Deadline::send())?;
     let mut lsn = from;
     while lsn < next {
         match last {
@@ -489,13 +545,14 @@ fn reship_from(
             _ => match log.read(lsn) {
                 Ok(encoded) => send_record(member, &encoded)?,
                 Err(error) => {
-                    member.go_offline(format_args!("LSN {lsn} can't be sent again: {error}"));
+                    member.go_offline(format_args!("LSN {lsn} can't be sent: {error}"));
                     return Err(error);
                 }
             },
         }
         lsn = lsn.next();
     }
+    member.link.progress.next = Some(next);
     Ok(())
 }
 

@@ -62,8 +62,6 @@ impl Link {
 /// How a catch-up ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaughtUp {
-    /// Bytes in the leader's log then.
-    pub log_len: u64,
     /// The first record it sent, or the one after the last that was shipped since and left out.
     pub next: Lsn,
     /// The last record it sent.

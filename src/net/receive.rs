@@ -8,7 +8,8 @@ use crate::kv::StateMachine;
 use crate::replication::follower::{Fingerprint, Follower, Take};
 use crate::replication::frame::{self, Header};
 use crate::replication::message::{
-    self, ACK_CRC_FAIL, ACK_DIVERGED, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS, Mark,
+    self, ACK_CRC_FAIL, ACK_DIVERGED, ACK_ELSEWHERE, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS,
+    Mark,
 };
 use crate::types::Lsn;
 use crate::wal::crc::crc32;
@@ -100,30 +101,37 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// [`Error::CrcMismatch`]: nothing stored, the stream is still in step; [`Error::NotConnected`]: the leader closed
     /// in order; the log's own error: nothing stored. Any other: the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Lsn> {
+        loop {
+            if let Some(lsn) = self.receive_frame()? {
+                return Ok(lsn);
+            }
+        }
+    }
+
+    /// As [`receive`](Receiver::receive), but returns `None` after a frame that gave no record.
+    pub fn receive_frame(&mut self) -> Result<Option<Lsn>> {
         self.apply_pending()?;
         if self.log.ready() > 0 {
-            return self.hand_out();
+            return self.hand_out().map(Some);
         }
-        loop {
-            let mut word = [0; frame::HEADER_LEN];
-            let Some(deadline) = io::recv_first(self.fd, &mut word, self.idle)? else {
-                return Err(Error::NotConnected);
-            };
-            match frame::header(word)? {
-                Header::Heartbeat => {
-                    let last = self.log.last()?;
-                    self.answer(last, ACK_OK, FLAG_LIVENESS)?;
-                }
-                Header::Control(len) => {
-                    let body = self.body(len, deadline)?;
-                    self.control(&body)?;
-                }
-                Header::Record(len) => {
-                    let encoded = self.body(len, deadline)?;
-                    if let Some(lsn) = self.record(&encoded)? {
-                        return Ok(lsn);
-                    }
-                }
+        let mut word = [0; frame::HEADER_LEN];
+        let Some(deadline) = io::recv_first(self.fd, &mut word, self.idle)? else {
+            return Err(Error::NotConnected);
+        };
+        match frame::header(word)? {
+            Header::Heartbeat => {
+                let last = self.log.last()?;
+                self.answer(last, ACK_OK, FLAG_LIVENESS)?;
+                Ok(None)
+            }
+            Header::Control(len) => {
+                let body = self.body(len, deadline)?;
+                self.control(&body)?;
+                Ok(None)
+            }
+            Header::Record(len) => {
+                let encoded = self.body(len, deadline)?;
+                self.record(&encoded)
             }
         }
     }
@@ -163,12 +171,12 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// Compares the record that the leader builds on with the one here.
     fn check(&mut self, lsn: Lsn, crc: u32) -> Result<()> {
         let (last, here) = (self.log.last()?, self.log.crc(lsn)?);
-        // A program that counts for itself may have said another LSN than its log's; then only it knows what follows.
-        let unknown = here.is_none() && self.acks == Acks::ByCaller;
         let status = match here {
-            _ if unknown => ACK_NOT_STORED,
             Some(here) if here == crc => ACK_OK,
-            _ => ACK_DIVERGED,
+            Some(_) => ACK_DIVERGED,
+            None if self.acks == Acks::ByUs => ACK_NOT_STORED,
+            // A program that counts for itself may have said another LSN than its log's; only it knows what follows.
+            None => ACK_ELSEWHERE,
         };
         self.answer(last, status, FLAG_LIVENESS | FLAG_CHECKED)?;
         if status != ACK_DIVERGED {
@@ -288,11 +296,12 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     }
 
     /// Looks at what has arrived behind a record that is about to be stored: whole, undamaged records that come next.
-    /// Nothing is taken off the connection. Before a leader that states no positions, a program that answers for itself
-    /// gets its records one by one: it may stop after any of them and count what is in its log.
+    /// Nothing is taken off the connection. Before a leader that states no positions records are taken one by one: it
+    /// counts acks, one a record, and a program that answers for itself may stop after any and count what is in its
+    /// log.
     fn gather(&mut self, first: &[u8]) -> Result<Gathered> {
         let mut gathered = Gathered { with_headers: Vec::new(), joined: Vec::new(), ends: vec![first.len()], bytes: 0 };
-        if !self.log.can_group() || (self.acks == Acks::ByCaller && !self.follower.is_positioned()) {
+        if !self.log.can_group() || !self.follower.is_positioned() {
             return Ok(gathered);
         }
         let available = io::readable_bytes(self.fd).min(GROUP_BYTES);

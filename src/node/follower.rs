@@ -42,10 +42,7 @@ impl FollowerLog for Log {
     }
 
     fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>> {
-        if lsn == Lsn::ZERO || lsn > self.wal.last_lsn() {
-            return Ok(None);
-        }
-        wal::read_crc(&self.reader, self.wal.near(lsn), lsn)
+        wal::read_crc(&self.reader, self.wal.tail(), lsn)
     }
 
     fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
@@ -75,7 +72,10 @@ impl FollowerLog for Log {
 
 /// Opens a node's log and builds its store.
 pub(super) fn open_log(directory: &Path) -> Result<(PathBuf, Wal, Store)> {
-    std::fs::create_dir_all(directory)?;
+    if !directory.exists() {
+        std::fs::create_dir_all(directory)?;
+        file::sync_directory_of(&wal::absolute(directory))?;
+    }
     let path = directory.join(WAL_NAME);
     let wal = Wal::open(&path)?;
     let mut store = Store::default();

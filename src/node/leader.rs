@@ -86,6 +86,9 @@ pub struct FollowerStatus {
 #[derive(Default)]
 struct Slot {
     fd: Option<OwnedFd>,
+    /// The follower's address, for log lines.
+    host: String,
+    port: u16,
     online: bool,
     link: Box<Link>,
 }
@@ -136,16 +139,16 @@ impl LeaderLog for OwnLog<'_> {
         Some(self.wal.last_lsn())
     }
 
-    fn byte_len(&mut self) -> Option<u64> {
-        Some(self.wal.len())
-    }
-
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
         wal::read_record(self.reader, self.wal.near(lsn), lsn)
     }
 
-    fn find(&mut self, len: usize, crc: u32) -> Option<Lsn> {
-        wal::find_recent(self.reader, self.wal.tail(), len, crc).ok().flatten()
+    fn crc(&mut self, lsn: Lsn) -> Option<u32> {
+        wal::read_crc(self.reader, self.wal.tail(), lsn).ok().flatten()
+    }
+
+    fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn> {
+        wal::find_recent(self.reader, self.wal.tail(), len, crc, expected).ok().flatten()
     }
 }
 
@@ -189,6 +192,9 @@ impl Leader {
         slot.link.attach(socket::identify(fd.as_raw_fd()).ok_or(Error::NotConnected)?);
         slot.link.progress.is_logship = message.mark.is_some();
         slot.online = false;
+        if let Some((address, port)) = socket::peer_address(fd.as_raw_fd()) {
+            (slot.host, slot.port) = (address.to_string(), port);
+        }
         slot.fd = Some(fd);
         self.catch_up(index, message.last)
     }
@@ -196,7 +202,7 @@ impl Leader {
     fn catch_up(&mut self, index: usize, from: Lsn) -> Result<Joined> {
         let (storage, tail) = (&self.reader, self.wal.tail());
         let source = Source { storage, tail, end: End { next: tail.next(), damaged: false, cut: false } };
-        let mut member = member(index, &self.options.host, &mut self.slots[index]);
+        let mut member = member(index, &mut self.slots[index]);
         let result = catch_up::catch_up(&mut member, &source, from);
         match result {
             Ok(summary) => {
@@ -236,14 +242,15 @@ impl Leader {
         }
         let mut encoded = Vec::new();
         let ends = wal::encode_all(records, &mut encoded)?;
+        let first = self.wal.last_lsn().next();
         let lsn = self.wal.append_encoded(&encoded, &ends)?;
         self.store.apply_all(records)?;
         let (policy, timeout) = (self.options.policy, self.options.commit_timeout);
         let degraded = self.with_group(|group| {
-            let mut start = 0;
+            let (mut start, mut next) = (0, first);
             for end in &ends {
-                group.ship(&encoded[start..*end])?;
-                start = *end;
+                group.ship(&encoded[start..*end], Some(next))?;
+                (start, next) = (*end, next.next());
             }
             let deadline = Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
             group.wait_quorum(lsn, policy, deadline)
@@ -291,9 +298,7 @@ impl Leader {
 
     fn with_group<T>(&mut self, body: impl FnOnce(&mut Group<'_>) -> Result<T>) -> Result<T> {
         let mut log = OwnLog { wal: &self.wal, reader: &self.reader };
-        let host = &self.options.host;
-        let members: Vec<_> =
-            self.slots.iter_mut().enumerate().map(|(index, slot)| member(index, host, slot)).collect();
+        let members: Vec<_> = self.slots.iter_mut().enumerate().map(|(index, slot)| member(index, slot)).collect();
         let mut group = Group { members, last_frame: &mut self.last_frame, log: &mut log };
         let result = body(&mut group);
         let after: Vec<_> = group.members.iter().map(|member| (member.index, member.fd, member.online)).collect();
@@ -315,7 +320,7 @@ impl Leader {
     }
 }
 
-fn member<'a>(index: usize, host: &'a str, slot: &'a mut Slot) -> Member<'a> {
+fn member(index: usize, slot: &mut Slot) -> Member<'_> {
     let fd = slot.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-    Member { index, host, port: 0, fd, online: slot.online, link: &mut slot.link }
+    Member { index, host: &slot.host, port: slot.port, fd, online: slot.online, link: &mut slot.link }
 }

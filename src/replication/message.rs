@@ -8,7 +8,8 @@
 //! control, leader to follower: [type:1][body]
 //!   1 POSITION [lsn:8 big-endian]: the next record frame is this one
 //!   2 CHECK [lsn:8 big-endian][crc:4 big-endian]: your record `lsn` must have this CRC; answered at once by an ack
-//!     with flags LIVENESS and CHECKED, status OK or DIVERGED
+//!     with flags LIVENESS and CHECKED, the LSN where the log ends, and status OK, DIVERGED, NOT_STORED (the log ends
+//!     before: begin there) or ELSEWHERE (the log ends before, and the program counts for itself: the lesson's bytes)
 //! ```
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,9 @@ pub const ACK_NOT_STORED: u8 = 2;
 
 /// The record that the leader asked about is another one here: the logs have diverged.
 pub const ACK_DIVERGED: u8 = 3;
+
+/// This log does not have the record that the leader asked about: the program here counts for itself.
+pub const ACK_ELSEWHERE: u8 = 4;
 
 /// An answer to a heartbeat, which acknowledges nothing.
 pub const FLAG_LIVENESS: u8 = 1;
@@ -53,7 +57,7 @@ pub struct Mark {
 pub struct Ack {
     /// The record. From a marked peer, with status OK: everything up to it.
     pub lsn: Lsn,
-    /// `ACK_*`; other values count as a refusal.
+    /// `ACK_*`; an ack with any other value counts for nothing.
     pub status: u8,
     /// The bytes behind the status, as they came.
     pub padding: [u8; 7],

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::ledger::Ledger;
-use super::message::{ACK_CRC_FAIL, ACK_NOT_STORED, ACK_OK, Ack, Mark};
+use super::message::{ACK_CRC_FAIL, ACK_DIVERGED, ACK_NOT_STORED, ACK_OK, Ack, Mark};
 use crate::types::Lsn;
 
 /// A rejected record is sent again this many times; then the follower is given up.
@@ -24,6 +24,10 @@ pub struct Progress {
     /// The LSN of the next record frame, once a POSITION message has stated it; then the peer counts with us and
     /// takes nothing behind a rejected record until told where the stream goes on.
     pub next: Option<Lsn>,
+    /// Before that: the LSN of the first record sent on this connection, if the leader's log told it.
+    pub first: Option<Lsn>,
+    /// Record frames sent on this connection, other than by catch-up.
+    pub sent: u64,
     /// A record that must be sent again before anything else.
     pub reship: Option<Reship>,
     /// The record that was sent again last, and how often.
@@ -52,6 +56,8 @@ pub enum Verdict {
     GiveUp,
     /// It counts for nothing: an LSN that the log does not have.
     Ignored,
+    /// The peer counts with us and has another log: nothing that it acknowledges counts.
+    Diverged,
 }
 
 impl Progress {
@@ -63,6 +69,7 @@ impl Progress {
         self.follows = false;
         self.node = 0;
         self.next = None;
+        (self.first, self.sent) = (None, 0);
         self.reship = None;
         self.reships = (Lsn::ZERO, 0);
     }
@@ -86,6 +93,9 @@ impl Progress {
         if let Some(mark) = mark {
             self.on_mark(mark);
         }
+        if ack.is_check_answer() && ack.status == ACK_DIVERGED {
+            return Verdict::Diverged;
+        }
         if ack.is_liveness() {
             return Verdict::Alive;
         }
@@ -96,6 +106,7 @@ impl Progress {
             return Verdict::Ignored;
         }
         match ack.status {
+            ACK_OK if mark.is_some() && !self.is_aligned(ack.lsn) => Verdict::Diverged,
             ACK_OK => {
                 if mark.is_some() {
                     self.ledger.add_through(ack.lsn);
@@ -108,7 +119,11 @@ impl Progress {
                 }
                 Verdict::Durable
             }
-            ACK_CRC_FAIL | ACK_NOT_STORED => self.refused(ack.lsn, ack.status == ACK_CRC_FAIL),
+            ACK_CRC_FAIL | ACK_NOT_STORED => {
+                // A disk that failed is tried again at once, then only before the next record.
+                let now = ack.status == ACK_CRC_FAIL || self.reships.0 != ack.lsn;
+                self.refused(ack.lsn, now)
+            }
             _ => Verdict::Ignored,
         }
     }
@@ -131,7 +146,17 @@ impl Progress {
 
     /// Notes that one more record frame went out.
     pub fn shipped(&mut self) {
+        self.sent += 1;
         self.next = self.next.map(Lsn::next);
+    }
+
+    /// Whether a peer that counts with us, and was told no position, can have stored what it was sent as the records
+    /// that they are: its ack must be for one of them, or for the one before.
+    fn is_aligned(&self, acked: Lsn) -> bool {
+        match self.first {
+            Some(first) if self.next.is_none() => acked.next() >= first && acked < first.plus(self.sent),
+            _ => true,
+        }
     }
 }
 

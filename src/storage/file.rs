@@ -132,7 +132,8 @@ pub fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// Opens a file for reading only.
 pub fn open_read(path: &Path) -> io::Result<FileStorage<File>> {
-    Ok(FileStorage(regular(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)?))
+    let file = regular(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)?;
+    Ok(FileStorage(File::from(above_stdio(OwnedFd::from(file))?)))
 }
 
 /// Opens the file behind a descriptor a second time, for reading: a log's own descriptor is write-only.
@@ -181,7 +182,7 @@ fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
         name.push(format!(".{what}-{number}"));
         match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => return Ok((PathBuf::from(name), other?)),
+            other => return Ok((PathBuf::from(name), File::from(above_stdio(OwnedFd::from(other?))?))),
         }
     }
     Err(io::Error::from(io::ErrorKind::AlreadyExists))

@@ -1,7 +1,7 @@
 //! Where the bytes of a log lie: five verbs, so that every fault can be made by a test.
 //!
-//! [`file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is the
-//! twin for tests and the place where faults are injected.
+//! [`mod@file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is
+//! the twin for tests and the place where faults are injected.
 #![forbid(unsafe_code)]
 
 pub mod file;

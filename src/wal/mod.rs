@@ -210,10 +210,24 @@ pub fn read_record(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<V
     Ok(bytes)
 }
 
-/// Finds the record with this encoded length and CRC among the last 1,024: the newest if it is that one, else the
-/// first.
-pub fn find_recent(storage: &impl Storage, tail: &LogTail, len: usize, crc: u32) -> Result<Option<Lsn>> {
+/// Finds the record with this encoded length and CRC: the newest if it is that one, else `expected`, else the first
+/// such among the last 1,024.
+pub fn find_recent(
+    storage: &impl Storage,
+    tail: &LogTail,
+    len: usize,
+    crc: u32,
+    expected: Option<Lsn>,
+) -> Result<Option<Lsn>> {
     const WINDOW: u64 = 1024;
+    if tail.last_is(len, crc) {
+        return Ok(Some(tail.last()));
+    }
+    if let Some(expected) = expected
+        && read_head(storage, tail, expected)? == Some((len, crc))
+    {
+        return Ok(Some(expected));
+    }
     let oldest = Lsn(tail.last().0.saturating_sub(WINDOW - 1).max(1));
     let Some(from) = scan::walk(storage, tail.near(oldest), |at| at.lsn >= oldest)? else { return Ok(None) };
     let mut found = None;
@@ -225,8 +239,8 @@ pub fn find_recent(storage: &impl Storage, tail: &LogTail, len: usize, crc: u32)
             let begin = usize::try_from(start - batch.offsets[0]).unwrap_or(usize::MAX);
             let matches =
                 end - start == len as u64 && batch.encoded.get(begin..).and_then(record::stored_crc) == Some(crc);
-            if matches && (found.is_none() || lsn == tail.last()) {
-                found = Some(lsn);
+            if matches {
+                found.get_or_insert(lsn);
             }
             lsn = lsn.next();
         }
@@ -235,12 +249,21 @@ pub fn find_recent(storage: &impl Storage, tail: &LogTail, len: usize, crc: u32)
     Ok(found)
 }
 
-/// The CRC of record `lsn`, walking from `near`; `None` if the log does not have it.
-pub fn read_crc(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<Option<u32>> {
-    let Some(at) = scan::walk(storage, near, |at| at.lsn >= lsn)? else { return Ok(None) };
+/// The CRC of record `lsn`; `None` if the log does not have it.
+pub fn read_crc(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<u32>> {
+    Ok(read_head(storage, tail, lsn)?.map(|(_, crc)| crc))
+}
+
+/// The encoded length and the CRC of record `lsn`.
+fn read_head(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<(usize, u32)>> {
+    if lsn == Lsn::ZERO || lsn > tail.last() {
+        return Ok(None);
+    }
+    let Some(at) = scan::walk(storage, tail.near(lsn), |at| at.lsn >= lsn)? else { return Ok(None) };
     let mut head = [0; 8];
     let count = storage.read_at(&mut head, at.offset)?;
-    Ok(record::stored_crc(&head[..count]))
+    let head = &head[..count];
+    Ok(record::frame_len(head).zip(record::stored_crc(head)))
 }
 
 /// Loads a checkpoint into `store`; the store is unchanged if the file is damaged.
@@ -279,7 +302,6 @@ pub fn recover_with_checkpoint(wal_path: &Path, checkpoint_path: &Path, store: &
             );
             CheckpointState::Unusable
         }
-        Some(Err(Error::Io(_))) => CheckpointState::Unusable,
         Some(Err(error)) => {
             crate::log_warn!("{}: {error}: replaying the whole log", checkpoint_path.display());
             CheckpointState::Unusable

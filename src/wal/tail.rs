@@ -81,6 +81,12 @@ impl LogTail {
         u32::from_le_bytes([a, b, c, d])
     }
 
+    /// Whether the last record has this encoded length and CRC.
+    #[must_use]
+    pub fn last_is(&self, len: usize, crc: u32) -> bool {
+        !self.is_empty() && self.len - self.last_at == len as u64 && self.last_crc() == crc
+    }
+
     /// Brings the state up to date with a log that someone else (a forked child, a second writer) appended to, cut or
     /// replaced. Reads only what is new when the log has grown. Returns how the log ends.
     pub fn refresh(&mut self, storage: &impl Storage) -> Result<End> {
