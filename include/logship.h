@@ -115,9 +115,43 @@ struct repl_follower_status {
      */
     char last_disconnect[96];
     /**
-     * Why it needed a full resync last; "" for never.
+     * Why it needed a full resync (a snapshot) last; "" for never.
      */
     char last_full_resync[96];
+    /**
+     * Times it was marked offline.
+     */
+    uint64_t disconnects;
+    /**
+     * Catch-ups for which the log was enough.
+     */
+    uint64_t partial_resyncs;
+    /**
+     * Catch-ups that began with a snapshot.
+     */
+    uint64_t full_resyncs;
+    /**
+     * Catch-ups that were refused: ERANGE, ESTALE, ENODATA.
+     */
+    uint64_t refusals;
+};
+
+/**
+ * What a compaction leaves in the log although the checkpoint covers it.
+ */
+struct logship_retention {
+    /**
+     * At least so many of the last records.
+     */
+    uint64_t records;
+    /**
+     * At least so many bytes of the last records.
+     */
+    uint64_t bytes;
+    /**
+     * What the slowest follower online has not acknowledged, if that is no more than so many bytes.
+     */
+    uint64_t follower_bytes;
 };
 
 #ifdef __cplusplus
@@ -199,6 +233,36 @@ int64_t logship_last_lsn(const struct wal_writer *writer);
 int logship_append_batch(struct wal_writer *writer,
                          const struct wal_record *records,
                          size_t count);
+
+/**
+ * Drops the records of the log at `wal_path` that the checkpoint at `checkpoint_path` covers, except the last of them.
+ * Returns how many were dropped (0: nothing to drop; at most INT_MAX), or -1 with `errno`: EBADMSG if the checkpoint
+ * or the log is damaged, the checkpoint does not say which records it covers (a lesson's), or is not of this log;
+ * ENOENT; what the file system says. The log is what it was then. The new file takes the old one's place with
+ * rename(2), and a crash at any moment leaves one of the two; LSNs stay what they are (`<wal_path>.meta` keeps the
+ * base). Writers of this process that have the log open go on in the new file; no other process may have it open.
+ * Recover with `wal_recover_with_checkpoint` from now on. Takes the time of one pass over what stays.
+ */
+int logship_wal_compact(const char *wal_path,
+                        const char *checkpoint_path);
+
+/**
+ * As `logship_wal_compact`, for the log of the leader `config`: it keeps what `keep` says (NULL: nothing), and counts
+ * a follower's records by what it has acknowledged. A follower that falls behind the log's beginning needs the
+ * checkpoint: see `repl_set_checkpoint`.
+ */
+int repl_compact(struct replication_config *config,
+                 const char *checkpoint_path,
+                 const struct logship_retention *keep);
+
+/**
+ * Drops every record after `lsn` from the log at `wal_path`; their bytes are kept in `<wal_path>.cut-N`. It is the way
+ * out for a follower that is refused with ESTALE or ERANGE: cut its log back to a record that both have, and rejoin.
+ * No store is changed: build it anew. Returns 0, or -1 with `errno`: ERANGE if the log does not have `lsn`, EBADMSG if
+ * it is damaged, ENOENT, EINVAL. Writers that have the log open go on at its new end.
+ */
+int logship_wal_truncate_to(const char *wal_path,
+                            uint64_t lsn);
 
 #ifdef __cplusplus
 }  // extern "C"

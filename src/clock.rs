@@ -20,6 +20,12 @@ pub fn observe(timestamp: Timestamp) {
     }
 }
 
+/// The greatest time stamp that was seen or given out.
+#[must_use]
+pub fn newest() -> Timestamp {
+    Timestamp(FLOOR.load(Ordering::Relaxed))
+}
+
 /// A new time stamp: CLOCK_MONOTONIC in nanoseconds, or one above the greatest seen, whichever is greater.
 #[must_use]
 pub fn next_timestamp() -> Timestamp {

@@ -79,12 +79,33 @@ pub enum Error {
         /// The record that both have and that differs.
         lsn: Lsn,
     },
+    /// The records that the follower lacks were dropped from the log by a compaction. ENODATA.
+    #[error("the log begins after LSN {base}: records after LSN {follower} are gone")]
+    Compacted {
+        /// The follower's last LSN.
+        follower: Lsn,
+        /// The LSN before the log's first record.
+        base: Lsn,
+    },
+    /// The log has no such record. ERANGE.
+    #[error("LSN {lsn} is not in the log, which has the records after LSN {base} up to LSN {last}")]
+    OutOfRange {
+        /// The LSN that was asked for.
+        lsn: Lsn,
+        /// The LSN before the log's first record.
+        base: Lsn,
+        /// The log's last LSN.
+        last: Lsn,
+    },
     /// No slot is free for a follower that wants to join. EADDRNOTAVAIL.
     #[error("no follower slot is free for this peer")]
     NoSlot,
     /// Out of memory. ENOMEM.
     #[error("out of memory")]
     OutOfMemory,
+    /// The other end could not do it. EIO.
+    #[error("refused: {0}")]
+    Refused(&'static str),
     /// A bug was caught at the C boundary. EIO.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -102,12 +123,13 @@ impl Error {
             Error::BufferTooSmall { .. } => libc::ENOBUFS,
             Error::CrcMismatch | Error::Malformed(_) | Error::Damaged { .. } => libc::EBADMSG,
             Error::TooLarge(_) => libc::EMSGSIZE,
-            Error::Latched | Error::Internal(_) => libc::EIO,
+            Error::Latched | Error::Internal(_) | Error::Refused(_) => libc::EIO,
             Error::Locked => libc::EBUSY,
             Error::NotConnected | Error::NoQuorum { .. } => libc::ENOTCONN,
             Error::TimedOut => libc::ETIMEDOUT,
             Error::Protocol(_) => libc::EPROTO,
-            Error::FollowerAhead { .. } => libc::ERANGE,
+            Error::FollowerAhead { .. } | Error::OutOfRange { .. } => libc::ERANGE,
+            Error::Compacted { .. } => libc::ENODATA,
             Error::Diverged { .. } => libc::ESTALE,
             Error::NoSlot => libc::EADDRNOTAVAIL,
             Error::OutOfMemory => libc::ENOMEM,

@@ -40,6 +40,32 @@ impl fmt::Display for Lsn {
     }
 }
 
+/// What a log has been through up to some record: one number that every record up to there, and their order, goes into.
+///
+/// Two logs whose histories at an LSN are equal have the same records up to it; nothing that only one of them wrote,
+/// lost or replaced stays hidden behind a last record that happens to be equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History(pub u64);
+
+impl History {
+    /// Of no record.
+    pub const EMPTY: History = History(0);
+
+    /// After one more record, whose encoding begins with these 8 bytes: its CRC and its length.
+    #[must_use]
+    pub const fn then(self, head: [u8; 8]) -> History {
+        // A step must depend on the order and keep all 64 bits alive; it need not resist an attacker.
+        let mixed = (self.0.rotate_left(29) ^ u64::from_le_bytes(head)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        History(mixed ^ (mixed >> 32))
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The time stamp of a write, in nanoseconds; 0 means "none" (a W10 record): log order decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);

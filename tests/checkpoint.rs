@@ -9,13 +9,14 @@ use common::{Log, Random, Write, file_with, names_in, quiet, store_of, temp_dir}
 use logship::kv::StateMachine;
 use logship::kv::table::Store;
 use logship::storage::memory::MemoryStorage;
+use logship::types::History;
 use logship::wal::checkpoint::{self, Covered};
 use logship::wal::{load_checkpoint, recover, recover_with_checkpoint};
 use logship::{Error, Lsn, Record, Timestamp};
 use proptest::prelude::*;
 use std::path::Path;
 
-const COVERED: Covered = Covered { offset: 27, lsn: Lsn(1), history: 0x0123_4567_89AB_CDEF_0011_2233_4455_6677 };
+const COVERED: Covered = Covered { offset: 27, lsn: Lsn(1), history: History(0x0123_4567_89AB_CDEF) };
 
 /// The bytes of the store's checkpoint.
 fn checkpoint_of(store: &Store, covered: Covered) -> Vec<u8> {
@@ -337,7 +338,7 @@ impl Recovery {
 
     /// Takes a checkpoint of the first records that says it covers the log up to `offset`.
     fn take_checkpoint(&self, records: usize, offset: usize) {
-        let covered = Covered { offset: offset as u64, lsn: Lsn(records as u64), history: 0 };
+        let covered = Covered { offset: offset as u64, lsn: Lsn(records as u64), history: History::EMPTY };
         checkpoint::write(&self.log.store_of(records), &self.checkpoint(), covered).unwrap();
     }
 
@@ -493,7 +494,7 @@ proptest! {
 
     #[test]
     fn any_store_comes_back(writes in prop::collection::vec(any_write(), 0..40), offset in any::<u64>()) {
-        let covered = Covered { offset, lsn: Lsn(offset / 3), history: u128::from(offset) << 60 };
+        let covered = Covered { offset, lsn: Lsn(offset / 3), history: History(offset << 40) };
         let store = store_of(&writes);
         let mut loaded = Store::new();
         prop_assert_eq!(load(&checkpoint_of(&store, covered), &mut loaded).unwrap(), covered);

@@ -9,8 +9,9 @@ use logship::net::io::Deadline;
 use logship::net::receive::{Acks, FollowerLog, Receiver};
 use logship::replication::follower::Follower;
 use logship::replication::frame;
-use logship::replication::message::{self, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack};
+use logship::replication::message::{ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
 use logship::storage::memory::MemoryStorage;
+use logship::types::History;
 use logship::{Error, Lsn, Result, Store, Wal};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd;
@@ -27,7 +28,7 @@ impl FollowerLog for Log {
     fn last(&mut self) -> Result<Lsn> {
         Ok(self.wal.last_lsn())
     }
-    fn crc(&mut self, _: Lsn) -> Result<Option<u32>> {
+    fn past(&mut self, _: Lsn) -> Result<Option<(u32, History)>> {
         Ok(None)
     }
     fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
@@ -78,7 +79,7 @@ impl Ends {
     }
 
     fn position(&mut self, next: u64) {
-        self.leader.write_all(&message::encode_position(Lsn(next))).unwrap();
+        self.leader.write_all(&Control::Position(Lsn(next)).encode().unwrap()).unwrap();
     }
 
     fn receive(&mut self) -> Result<Lsn> {

@@ -192,7 +192,7 @@ impl Simulation {
             if end <= Lsn(self.copy.len() as u64) {
                 self.progress.on_ack(&Ack::marked(end, ACK_OK, Mark::default()), Some(self.last()));
             }
-            self.down.extend(message::encode_position(after.next()));
+            self.down.extend(Control::Position(after.next()).encode().unwrap());
         }
         for lsn in after.next().0..=self.last().0 {
             self.send_record(&self.record(Lsn(lsn)));
@@ -254,7 +254,9 @@ impl Simulation {
                     self.seen.given_up += 1;
                     self.connect()?;
                 }
-                Verdict::Ignored | Verdict::Diverged => return Err(format!("the leader ignores {ack:?}")),
+                Verdict::Ignored | Verdict::Diverged | Verdict::Unsure(_) => {
+                    return Err(format!("the leader ignores {ack:?}"));
+                }
             }
             self.check()?;
         }
@@ -266,7 +268,7 @@ impl Simulation {
         let Some(rejected) = self.progress.reship.take() else { return };
         match self.progress.next {
             Some(next) if rejected.lsn < next => {
-                self.down.extend(message::encode_position(rejected.lsn));
+                self.down.extend(Control::Position(rejected.lsn).encode().unwrap());
                 for lsn in rejected.lsn.0..next.0 {
                     self.send_record(&self.record(Lsn(lsn)));
                 }
@@ -308,7 +310,7 @@ impl Simulation {
     }
 
     fn on_control(&mut self, body: &[u8]) -> Outcome {
-        match message::decode_control(body) {
+        match Control::decode(body) {
             Some(Control::Position(next)) => {
                 if !self.follower.on_position(next, Lsn(self.copy.len() as u64)) {
                     self.seen.gaps += 1;

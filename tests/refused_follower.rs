@@ -14,6 +14,7 @@ use logship::net::socket;
 use logship::replication::message::{ACK_DIVERGED, ACK_OK, Ack, FLAG_CHECKED, FLAG_LIVENESS, Mark};
 use logship::replication::quorum::Policy;
 use logship::storage::memory::MemoryStorage;
+use logship::types::History;
 use logship::wal::scan::End;
 use logship::wal::tail::LogTail;
 use logship::{Error, Lsn, Result};
@@ -30,7 +31,7 @@ impl LeaderLog for Leader {
     fn last(&mut self) -> Option<Lsn> {
         Some(self.0)
     }
-    fn crc(&mut self, _: Lsn) -> Option<u32> {
+    fn past(&mut self, _: Lsn) -> Option<(u32, History)> {
         None
     }
     fn find(&mut self, _: usize, _: u32, _: Option<Lsn>) -> Option<Lsn> {
@@ -59,7 +60,7 @@ fn rejoin(last: u64, before: &[u8], after: &[u8]) -> (Result<u64>, Result<bool>)
     let storage = MemoryStorage { bytes: log.bytes, ..MemoryStorage::default() };
     let mut tail = Box::<LogTail>::default();
     let end: End = tail.refresh(&storage).unwrap();
-    let source = Source { storage: &storage, tail: &tail, end };
+    let source = Source { storage: &storage, tail: &tail, end, checkpoint: None };
 
     // The library closes this end when it marks the follower offline.
     let (here, mut there) = UnixStream::pair().unwrap();

@@ -58,7 +58,7 @@ SIZE(struct repl_ack, 16);
 FIELD(struct repl_ack, lsn, uint64_t, 0);
 FIELD(struct repl_ack, status, uint8_t, 8);
 
-SIZE(struct repl_follower_status, 232);
+SIZE(struct repl_follower_status, 264);
 FIELD(struct repl_follower_status, state, int, 0);
 FIELD(struct repl_follower_status, acked_lsn, uint64_t, 8);
 FIELD(struct repl_follower_status, lag_records, uint64_t, 16);
@@ -66,6 +66,11 @@ FIELD(struct repl_follower_status, lag_bytes, uint64_t, 24);
 FIELD(struct repl_follower_status, ms_since_heard, int64_t, 32);
 _Static_assert(offsetof(struct repl_follower_status, last_disconnect) == 40, "last_disconnect at 40");
 _Static_assert(offsetof(struct repl_follower_status, last_full_resync) == 136, "last_full_resync at 136");
+FIELD(struct repl_follower_status, disconnects, uint64_t, 232);
+FIELD(struct repl_follower_status, partial_resyncs, uint64_t, 240);
+FIELD(struct repl_follower_status, full_resyncs, uint64_t, 248);
+FIELD(struct repl_follower_status, refusals, uint64_t, 256);
+SIZE(struct logship_retention, 24);
 
 VALUE(WAL_OP_SET, 1);
 VALUE(WAL_OP_DEL, 2);
@@ -147,6 +152,9 @@ PROTOTYPE(logship_last_lsn, int64_t (*)(const struct wal_writer *));
 PROTOTYPE(logship_append_batch, int (*)(struct wal_writer *, const struct wal_record *, size_t));
 PROTOTYPE(logship_set_log, void (*)(logship_log_fn, void *));
 PROTOTYPE(repl_get_follower_status, int (*)(const struct replication_config *, int, struct repl_follower_status *));
+PROTOTYPE(logship_wal_compact, int (*)(const char *, const char *));
+PROTOTYPE(logship_wal_truncate_to, int (*)(const char *, uint64_t));
+PROTOTYPE(repl_compact, int (*)(struct replication_config *, const char *, const struct logship_retention *));
 PROTOTYPE(logship_version, const char *(*)(void));
 
 /* The lessons' structs, typed in again: what the library fills is read through these. */

@@ -263,6 +263,67 @@ static void the_lock(void)
     CHECK_EQ(pthread_rwlock_unlock(&locked.lock), 0);
     kv_store_destroy(&locked);
 }
+enum { APPEND, BATCH };
+/* Five records are stored as a group and one is handed out; then the program appends one of its own. */
+static void own_append(int by_hand, int how)
+{
+    struct wal_writer writer;
+    struct kv_store store;
+    struct wal_record own = {.op = WAL_OP_SET, .key = "own", .key_len = 3, .value = "o", .value_len = 1};
+    uint8_t sent[512] = {0x80, 0, 0, 9, 1}, log[512], record[64];
+    size_t sent_len = 13, group_len = 0, log_len = 0, size;
+    char key[8];
+    int leader, follower;
+    unlink("follower.wal");
+    REQUIRE(own_pair(&leader, &follower, 0) == 0 && kv_store_init(&store) == 0);
+    REQUIRE(wal_open(&writer, "follower.wal") == 0);
+    own.timestamp = 600;
+    own_put_be(sent + 5, 1, 8); /* POSITION 1 */
+    for (int n = 1; n <= 7; n++) {
+        snprintf(key, sizeof key, n == 6 ? "own" : "key%d", n);
+        size = own_set(record, key, n == 6 ? "o" : "v", (uint64_t)(100 * n));
+        memcpy(log + log_len, record, size);
+        log_len += size;
+        if (n <= 5) {
+            sent_len += own_frame(sent + sent_len, record, size);
+            group_len = log_len;
+        }
+    }
+    CHECK_EQ(own_put_all(leader, sent, sent_len), 0);
+    REQUIRE(own_settle(follower, (int)sent_len));
+    CHECK_EQ(by_hand ? repl_receive_record(follower, &writer, &store) : logship_follow(follower, &writer, &store), 0);
+    CHECK_EQ(logship_last_lsn(&writer), 1);
+    CHECK_EQ(own_file_size("follower.wal"), group_len); /* the group is on disk */
+    CHECK_EQ(how == BATCH ? logship_append_batch(&writer, &own, 1) : wal_append(&writer, &own), 0);
+    CHECK_EQ(logship_last_lsn(&writer), 6);
+    if (!by_hand)
+        CHECK(own_ack_is(leader, 5, REPL_ACK_OK));
+
+    CHECK_EQ(own_put_all(leader, sent, own_frame(sent, record, size)), 0); /* a seventh */
+    REQUIRE(own_settle(follower, (int)size + 4));
+    CHECK_EQ(by_hand ? repl_receive_record(follower, &writer, &store) : logship_follow(follower, &writer, &store), 0);
+    CHECK_EQ(own_pending(follower), 0); /* that one, none of the group */
+    CHECK_EQ(logship_last_lsn(&writer), 7);
+    if (!by_hand)
+        CHECK(own_ack_is(leader, 7, REPL_ACK_OK));
+    CHECK(own_quiet(follower, leader));
+    CHECK(own_file_is("follower.wal", log, log_len));
+    for (int n = 1; n <= 7; n++) {
+        snprintf(key, sizeof key, "key%d", n);
+        CHECK(n == 6 || kv_store_get(&store, key) != NULL); /* whether or not it was handed out */
+    }
+    close(leader), close(follower);
+    CHECK_EQ(wal_close(&writer), 0);
+    kv_store_destroy(&store);
+    if (own_bad)
+        NOTE("%s, %s", by_hand ? "repl_receive_record" : "logship_follow", how == BATCH ? "a batch" : "wal_append");
+}
+static void own_append_behind_a_group(void)
+{
+    for (int by_hand = 0; by_hand <= 1; by_hand++)
+        for (int how = APPEND; how <= BATCH && !own_bad; how++)
+            own_append(by_hand, how);
+}
 static void follower_status(void)
 {
     struct replication_config config;
@@ -324,6 +385,7 @@ int main(void)
     CASE("set, set_ts and del by hand", set_and_del_by_hand);
     CASE("the store may be walked, and grows", store_may_be_walked);
     CASE("the store's lock", the_lock);
+    CASE("an own append behind records that no receive has returned", own_append_behind_a_group);
     CASE("a follower's status", follower_status);
     return own_end();
 }

@@ -48,9 +48,11 @@ int repl_accept_rejoin(struct replication_config *config,
  * Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept
  * for `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or
  * several logs might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader;
- * ESTALE its last record is not the leader's; EBADMSG the log is damaged in the range (what came before was shipped);
- * else the send's. The log is `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not
- * receive into, else `leader.wal` in the current directory. Memory stays under 8 MiB whatever was missed.
+ * ESTALE its last record is not the leader's; ENODATA its missing records were compacted away and no checkpoint is set
+ * or the peer is not logship (with one, the snapshot is sent and then the rest of the log); EBADMSG the log is damaged
+ * in the range (what came before was shipped); else the send's. The log is `repl_set_wal`'s, else the one that this
+ * process opened with `wal_open` and did not receive into, else `leader.wal` in the current directory. Memory stays
+ * under 8 MiB whatever was missed.
  */
 int repl_catch_up(struct replication_config *config,
                   int follower_index,
@@ -64,8 +66,8 @@ int repl_set_wal(struct replication_config *config,
                  const char *wal_path);
 
 /**
- * Names the checkpoint for followers that the log can no longer serve. Nothing is compacted by this version, so it is
- * kept and not yet used. Returns as `repl_set_wal`.
+ * Names the checkpoint for followers whose missing records were compacted away. It must cover at least what is gone.
+ * Returns as `repl_set_wal`.
  */
 int repl_set_checkpoint(struct replication_config *config,
                         const char *checkpoint_path);

@@ -13,7 +13,7 @@ use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::net::group::{Group, LeaderLog, MEMBERS_MAX, Member};
 use crate::net::io::{self, Deadline};
-use crate::net::link::{LastFrame, Link, Text};
+use crate::net::link::{LastFrame, Link, Resyncs, Text};
 use crate::net::socket::{self, SocketId};
 use crate::replication::quorum::Policy;
 use crate::types::Lsn;
@@ -50,6 +50,7 @@ unsafe impl FromZero for ConfigState {
         for link in &mut self.links {
             link.attach(SocketId::default());
             (link.reason, link.disconnects) = Default::default();
+            (link.full_resync, link.resyncs) = Default::default();
         }
         self.last_frame.clear();
         self.wal.clear();
@@ -91,9 +92,11 @@ pub(super) fn forget_slot(node: *const repl_node) {
     });
 }
 
-/// The log that `repl_set_wal` named, if any.
-pub(super) fn wal_path(config: *const replication_config) -> Result<Option<PathBuf>> {
-    Ok(of(config)?.value().wal.get().map(Path::to_path_buf))
+/// The log that `repl_set_wal` named, if any, and the checkpoint that `repl_set_checkpoint` did.
+pub(super) fn paths(config: *const replication_config) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+    let mut entry = of(config)?;
+    let ConfigState { wal, checkpoint, .. } = entry.value();
+    Ok((wal.get().map(Path::to_path_buf), checkpoint.get().map(Path::to_path_buf)))
 }
 
 /// Names the log.
@@ -266,6 +269,9 @@ pub(super) struct Status {
     pub(super) lag_bytes: u64,
     pub(super) ms_since_heard: i64,
     pub(super) reason: Text,
+    pub(super) full_resync: Text,
+    pub(super) disconnects: u64,
+    pub(super) resyncs: Resyncs,
 }
 
 /// Looks one follower up.
@@ -280,5 +286,14 @@ pub(super) fn status(config: *const replication_config, slot: usize) -> Result<S
     let acked = if counts { link.progress.acked.max(waiting) } else { link.progress.acked };
     let (lag_records, lag_bytes) = log.lag(acked).unwrap_or((0, 0));
     let heard = link.heard.map(|at| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX));
-    Ok(Status { acked, lag_records, lag_bytes, ms_since_heard: heard.unwrap_or(-1), reason: link.reason })
+    Ok(Status {
+        acked,
+        lag_records,
+        lag_bytes,
+        ms_since_heard: heard.unwrap_or(-1),
+        reason: link.reason,
+        full_resync: link.full_resync,
+        disconnects: link.disconnects,
+        resyncs: link.resyncs,
+    })
 }

@@ -145,6 +145,17 @@ impl Table {
         Ok(())
     }
 
+    /// Takes a key out without a trace.
+    fn forget(&mut self, key: Key) {
+        for chains in [&mut self.live, &mut self.dead] {
+            if let Some(link) = chains.find(key) {
+                chains.remove(link);
+                // SAFETY: it is in no chain any more; pointers that C has into it were good until its key changed.
+                unsafe { link.entry.free(&mut self.arena) };
+            }
+        }
+    }
+
     fn release(&mut self) {
         for chains in [&self.live, &self.dead] {
             if self.arena.large() == 0 {
@@ -356,6 +367,11 @@ impl StateMachine for CStore {
                 self.apply_hashed(keys[(step - AHEAD) % keys.len()], &records[step - AHEAD])?;
             }
         }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &[u8]) -> Result<()> {
+        self.table_mut().forget(Key::new(key));
         Ok(())
     }
 

@@ -78,6 +78,11 @@ impl StateMachine for LockedStore {
         self.store.apply_all(records)
     }
 
+    fn forget(&mut self, key: &[u8]) -> Result<()> {
+        let _held = self.hold(pthread_rwlock_clockwrlock)?;
+        self.store.forget(key)
+    }
+
     fn live(&self) -> usize {
         self.store.live()
     }

@@ -8,19 +8,25 @@
 
 use super::side::{self, Entry, FromZero, Table};
 use crate::error::{Error, Result};
+use crate::kv::StateMachine;
 use crate::net::catch_up::Source;
 use crate::net::group::LeaderLog;
 use crate::net::receive::FollowerLog;
+use crate::net::socket;
 use crate::storage::Storage;
 use crate::storage::file::{self, FileId, FileStorage};
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
 use crate::wal;
+use crate::wal::checkpoint::Covered;
+use crate::wal::compact::{self, Compacted, Retention};
+use crate::wal::meta::Origin;
 use crate::wal::scan::{self, End};
+use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::tail::{Failure, LogTail};
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -262,6 +268,20 @@ impl<'fd> OpenLog<'fd> {
         Ok((tail.last(), tail.len()))
     }
 
+    fn path(&mut self) -> Result<PathBuf> {
+        let path = self.entry.key(|key| key.path.get().map(Path::to_path_buf));
+        path.ok_or(Error::Invalid("a log without a path"))
+    }
+
+    /// Puts another file, which the state is about now, under the writer's descriptor.
+    fn switch_to(&mut self, file: File) -> Result<()> {
+        let id = FileStorage(&file).id()?;
+        socket::replace_fd(&OwnedFd::from(file), self.storage.0.as_raw_fd())?;
+        self.entry.value().latched = false;
+        self.entry.key(|key| key.id = id);
+        Ok(())
+    }
+
     /// Marks the log as a follower's: no leader catches anyone up from it.
     pub(super) fn mark_received(&mut self) {
         self.entry.key(|key| key.received = true);
@@ -273,13 +293,31 @@ impl FollowerLog for OpenLog<'_> {
         Ok(self.end()?.0)
     }
 
-    fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>> {
-        let tail = self.refresh()?;
-        if lsn == tail.last() && lsn > Lsn::ZERO {
-            return Ok(Some(tail.last_crc()));
-        }
+    fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>> {
+        self.refresh()?;
         let reader = file::reopen_for_reading(self.storage.0)?;
-        wal::read_crc(&reader, &self.entry.value().tail, lsn)
+        wal::read_past(&reader, &self.entry.value().tail, lsn)
+    }
+
+    fn receive_snapshot(&mut self, snapshot: &Snapshot) -> Result<Incoming> {
+        Incoming::begin(&self.path()?, snapshot)
+    }
+
+    fn install(
+        &mut self,
+        incoming: Incoming,
+        origin: Origin,
+        record: &[u8],
+        store: &mut impl StateMachine,
+    ) -> Result<()> {
+        let path = self.path()?;
+        self.refresh()?;
+        let reader = file::reopen_for_reading(self.storage.0)?;
+        let tail = &mut self.entry.value().tail;
+        let file = incoming.install(&path, &reader, tail, origin, record, store)?;
+        self.set_ready(0, true);
+        *self.unapplied() = None;
+        self.switch_to(file)
     }
 
     fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
@@ -398,11 +436,10 @@ pub(super) struct ReadableLog {
 
 /// A copy made in place: it is too large for a thread's stack.
 fn copy_of(tail: &LogTail) -> Box<LogTail> {
-    let mut copy = Box::<LogTail>::new_uninit();
-    // SAFETY: a tail is integers and arrays of them, so its bytes are all of it.
-    unsafe { copy.as_mut_ptr().copy_from_nonoverlapping(tail, 1) };
-    // SAFETY: written just now.
-    unsafe { copy.assume_init() }
+    // SAFETY: a tail is integers and arrays of them: all bytes zero are one.
+    let mut copy = unsafe { Box::<LogTail>::new_zeroed().assume_init() };
+    copy.copy_from(tail);
+    copy
 }
 
 impl LeaderLogByPath {
@@ -484,8 +521,8 @@ impl ReadableLog {
     }
 
     /// The log as catch-up takes it.
-    pub(super) fn source(&self) -> Source<'_, FileStorage<File>> {
-        Source { storage: &self.storage, tail: &self.tail, end: self.end }
+    pub(super) fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> Source<'a, FileStorage<File>> {
+        Source { storage: &self.storage, tail: &self.tail, end: self.end, checkpoint }
     }
 }
 
@@ -507,9 +544,9 @@ impl LeaderLog for LeaderLogByPath {
         wal::read_record(&log.storage, log.tail.near(lsn), lsn)
     }
 
-    fn crc(&mut self, lsn: Lsn) -> Option<u32> {
+    fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {
         let log = self.is_ours().then(|| self.open().ok()).flatten()?;
-        wal::read_crc(&log.storage, &log.tail, lsn).ok().flatten()
+        wal::read_past(&log.storage, &log.tail, lsn).ok().flatten()
     }
 
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn> {
@@ -525,8 +562,61 @@ impl LeaderLog for LeaderLogByPath {
     }
 }
 
-/// LSN of the last record if some log that this process writes ends at `offset`, for a checkpoint; else 0.
-pub(super) fn lsn_at_end(offset: u64) -> Lsn {
+/// Opens a log that is named by its path, and brings what is known of it up to date. Damage is refused.
+fn open_by_path(path: &Path) -> Result<(FileStorage<File>, FileId, LogEntry)> {
+    let storage = file::open_read(path)?;
+    let id = storage.id()?;
+    let fill = |key: &mut LogKey| {
+        (key.id, key.pid) = (id, side::process_id());
+        let _ = key.path.set(&wal::absolute(path));
+    };
+    let mut entry = LOGS.find_or_add(|key| key.id == id, fill, |key| key.fd.is_none())?;
+    let end = entry.value().tail.refresh(&storage)?;
+    if end.damaged {
+        return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
+    }
+    Ok((storage, id, entry))
+}
+
+/// Drops the records of the log at `path` that a checkpoint covers; see [`compact::plan`]. Writers of this process that
+/// have it open go on in the new file.
+pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest: Option<Lsn>) -> Result<Compacted> {
+    let (storage, id, mut entry) = open_by_path(path)?;
+    let tail = &mut entry.value().tail;
+    let plan = compact::plan(checkpoint, &storage, tail, keep, slowest)?;
+    if plan.records == 0 {
+        return Ok(plan);
+    }
+    let file = OwnedFd::from(compact::drop_front(path, &storage, tail, plan.base)?);
+    let new = FileStorage(&file).id()?;
+    drop(entry);
+    let mut writers = Vec::new();
+    LOGS.for_each_key(|key| {
+        if key.id == id {
+            key.id = new;
+            writers.extend(key.fd);
+        }
+    });
+    for fd in writers {
+        socket::replace_fd(&file, fd)?;
+    }
+    Ok(plan)
+}
+
+/// The log that a leader's followers are caught up from, as `repl_set_wal` or `wal_open` named it.
+pub(super) fn leader_path(set: Option<&Path>) -> Result<PathBuf> {
+    LeaderLogByPath::new(set).path()
+}
+
+/// Drops every record after `lsn`; see [`compact::truncate_to`].
+pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
+    let (storage, _, mut entry) = open_by_path(path)?;
+    let mut writer = FileStorage(file::open_append(path)?);
+    compact::truncate_to(path, &storage, &mut writer, &mut entry.value().tail, lsn)
+}
+
+/// What a checkpoint of the first `offset` bytes covers, if some log that this process writes ends there.
+pub(super) fn covered_at_end(offset: u64) -> Covered {
     let mut fds = Vec::new();
     LOGS.for_each_key(|key| {
         if let (Some(fd), true) = (key.fd, key.opened) {
@@ -539,11 +629,12 @@ pub(super) fn lsn_at_end(offset: u64) -> Lsn {
         if let Ok(Some(mut entry)) = entry
             && entry.value().tail.len() == offset
         {
-            found.push(entry.value().tail.last());
+            found.push((entry.value().tail.last(), entry.value().tail.history()));
         }
     }
-    match found.as_slice() {
-        [lsn] => *lsn,
-        _ => Lsn::ZERO,
-    }
+    let (lsn, history) = match found.as_slice() {
+        [only] => *only,
+        _ => Default::default(),
+    };
+    Covered { offset, lsn, history }
 }

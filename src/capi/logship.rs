@@ -7,15 +7,18 @@ use super::repl_rejoin;
 use super::repl_ship;
 use super::wal_record::wal_record;
 use super::wal_writer::wal_writer;
-use super::{configs, guard, ptr};
+use super::{configs, guard, logs, ptr};
 use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
 use crate::net::io;
 use crate::net::receive::{Acks, FollowerLog};
 use crate::replication::quorum::Policy;
+use crate::types::Lsn;
+use crate::wal::compact::{Compacted, Retention};
 use libc::{c_char, c_int, c_void};
 use std::ffi::{CStr, CString};
+use std::path::Path;
 use std::sync::RwLock;
 
 /// The header's version: major.
@@ -176,8 +179,16 @@ pub struct repl_follower_status {
     pub ms_since_heard: i64,
     /// Why it was marked offline last; "" for never.
     pub last_disconnect: [c_char; 96],
-    /// Why it needed a full resync last; "" for never.
+    /// Why it needed a full resync (a snapshot) last; "" for never.
     pub last_full_resync: [c_char; 96],
+    /// Times it was marked offline.
+    pub disconnects: u64,
+    /// Catch-ups for which the log was enough.
+    pub partial_resyncs: u64,
+    /// Catch-ups that began with a snapshot.
+    pub full_resyncs: u64,
+    /// Catch-ups that were refused: ERANGE, ESTALE, ENODATA.
+    pub refusals: u64,
 }
 
 /// Fills `*out` with what is known of follower `follower_index`. The lag is 0 when this process has no leader's log.
@@ -220,7 +231,11 @@ unsafe fn status_of(config: *const replication_config, index: c_int) -> Result<r
         lag_bytes: known.lag_bytes,
         ms_since_heard: known.ms_since_heard,
         last_disconnect: c_text(known.reason.as_bytes()),
-        last_full_resync: c_text(b""),
+        last_full_resync: c_text(known.full_resync.as_bytes()),
+        disconnects: known.disconnects,
+        partial_resyncs: known.resyncs.partial,
+        full_resyncs: known.resyncs.full,
+        refusals: known.resyncs.refused,
     })
 }
 
@@ -282,5 +297,98 @@ pub unsafe extern "C" fn logship_append_batch(
         let views: Result<Vec<_>> = (0..count).map(|at| unsafe { super::wal_record::view(records.add(at)) }).collect();
         // SAFETY: as above.
         unsafe { super::wal_writer::append_all(writer, &views?) }
+    })
+}
+
+/// What a compaction leaves in the log although the checkpoint covers it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct logship_retention {
+    /// At least so many of the last records.
+    pub records: u64,
+    /// At least so many bytes of the last records.
+    pub bytes: u64,
+    /// What the slowest follower online has not acknowledged, if that is no more than so many bytes.
+    pub follower_bytes: u64,
+}
+
+/// Drops the records of the log at `wal_path` that the checkpoint at `checkpoint_path` covers, except the last of them.
+/// Returns how many were dropped (0: nothing to drop; at most INT_MAX), or -1 with `errno`: EBADMSG if the checkpoint
+/// or the log is damaged, the checkpoint does not say which records it covers (a lesson's), or is not of this log;
+/// ENOENT; what the file system says. The log is what it was then. The new file takes the old one's place with
+/// rename(2), and a crash at any moment leaves one of the two; LSNs stay what they are (`<wal_path>.meta` keeps the
+/// base). Writers of this process that have the log open go on in the new file; no other process may have it open.
+/// Recover with `wal_recover_with_checkpoint` from now on. Takes the time of one pass over what stays.
+///
+/// # Safety
+/// The paths are NULL or C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn logship_wal_compact(wal_path: *const c_char, checkpoint_path: *const c_char) -> c_int {
+    guard::call(|| {
+        // SAFETY: the caller's promise.
+        let wal_path = unsafe { ptr::path(wal_path) }?;
+        // SAFETY: the caller's promise.
+        let checkpoint_path = unsafe { ptr::path(checkpoint_path) }?;
+        compact(wal_path, checkpoint_path, &Retention::default(), None)
+    })
+}
+
+/// As `logship_wal_compact`, for the log of the leader `config`: it keeps what `keep` says (NULL: nothing), and counts
+/// a follower's records by what it has acknowledged. A follower that falls behind the log's beginning needs the
+/// checkpoint: see `repl_set_checkpoint`.
+///
+/// # Safety
+/// `config` points to a configuration that no other thread uses, `checkpoint_path` to a C string; `keep` is NULL or
+/// points to a struct.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_compact(
+    config: *mut replication_config,
+    checkpoint_path: *const c_char,
+    keep: *const logship_retention,
+) -> c_int {
+    guard::call(|| {
+        // SAFETY: the caller's promise.
+        let checkpoint_path = unsafe { ptr::path(checkpoint_path) }?;
+        // SAFETY: NULL or a struct, by the caller's promise.
+        let keep = unsafe { keep.as_ref() }.map_or(Retention::default(), |keep| Retention {
+            records: keep.records,
+            bytes: keep.bytes,
+            follower_bytes: keep.follower_bytes,
+        });
+        // SAFETY: the caller's promise.
+        let slowest = unsafe { configs::with_group(config, |group, _| Ok(group.slowest())) }?;
+        let (set, _) = configs::paths(config)?;
+        compact(&logs::leader_path(set.as_deref())?, checkpoint_path, &keep, slowest)
+    })
+}
+
+fn compact(wal: &Path, checkpoint: &Path, keep: &Retention, slowest: Option<Lsn>) -> Result<c_int> {
+    let done = logs::compact(wal, checkpoint, keep, slowest).inspect_err(|error| {
+        crate::log_error!("{}: not compacted by {}: {error}", wal.display(), checkpoint.display());
+    })?;
+    let Compacted { records, bytes, base } = done;
+    crate::log_info!("{}: {records} records dropped, {bytes} bytes; it begins after LSN {base}", wal.display());
+    Ok(ptr::count(records))
+}
+
+/// Drops every record after `lsn` from the log at `wal_path`; their bytes are kept in `<wal_path>.cut-N`. It is the way
+/// out for a follower that is refused with ESTALE or ERANGE: cut its log back to a record that both have, and rejoin.
+/// No store is changed: build it anew. Returns 0, or -1 with `errno`: ERANGE if the log does not have `lsn`, EBADMSG if
+/// it is damaged, ENOENT, EINVAL. Writers that have the log open go on at its new end.
+///
+/// # Safety
+/// `wal_path` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn logship_wal_truncate_to(wal_path: *const c_char, lsn: u64) -> c_int {
+    guard::call(|| {
+        // SAFETY: the caller's promise.
+        let path = unsafe { ptr::path(wal_path) }?;
+        let kept = logs::truncate_to(path, Lsn(lsn)).inspect_err(|error| {
+            crate::log_error!("{}: not cut after LSN {lsn}: {error}", path.display());
+        })?;
+        if let Some(kept) = kept {
+            crate::log_warn!("{}: cut after LSN {lsn}; the rest is kept in {}", path.display(), kept.display());
+        }
+        Ok(0)
     })
 }

@@ -14,6 +14,7 @@ use crate::types::Lsn;
 use libc::{c_char, c_int};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -133,9 +134,11 @@ fn take_slot(group: &mut Group<'_>, fd: RawFd, node: u8) -> Result<usize> {
 /// Returns how many were shipped (0: nothing missed). Shipped is not acknowledged: acks that arrive meanwhile are kept
 /// for `repl_wait_quorum`, `repl_recv_ack` and `recv_full`. -1 leaves it offline, with `errno`: EINVAL bad index, or
 /// several logs might be the leader's; ENOTCONN no socket; ENOENT no log; ERANGE the follower is ahead of the leader;
-/// ESTALE its last record is not the leader's; EBADMSG the log is damaged in the range (what came before was shipped);
-/// else the send's. The log is `repl_set_wal`'s, else the one that this process opened with `wal_open` and did not
-/// receive into, else `leader.wal` in the current directory. Memory stays under 8 MiB whatever was missed.
+/// ESTALE its last record is not the leader's; ENODATA its missing records were compacted away and no checkpoint is set
+/// or the peer is not logship (with one, the snapshot is sent and then the rest of the log); EBADMSG the log is damaged
+/// in the range (what came before was shipped); else the send's. The log is `repl_set_wal`'s, else the one that this
+/// process opened with `wal_open` and did not receive into, else `leader.wal` in the current directory. Memory stays
+/// under 8 MiB whatever was missed.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses.
@@ -150,17 +153,23 @@ pub unsafe extern "C" fn repl_catch_up(
         let count = unsafe { configs::follower_count(config) }?;
         let slot = usize::try_from(follower_index).ok().filter(|slot| *slot < count);
         let slot = slot.ok_or(Error::Invalid("follower_index"))?;
-        let set = configs::wal_path(config)?;
-        let log = LeaderLogByPath::new(set.as_deref());
+        let (set, checkpoint) = configs::paths(config)?;
+        let (log, checkpoint) = (LeaderLogByPath::new(set.as_deref()), checkpoint.as_deref());
+        let follower = Lsn(follower_lsn);
         // SAFETY: the caller's promise.
         let summary = unsafe {
-            configs::with_group(config, |group, _| catch_up(&mut group.members[slot], &log, Lsn(follower_lsn)))
+            configs::with_group(config, |group, _| catch_up(&mut group.members[slot], &log, checkpoint, follower))
         }?;
         Ok(ptr::count(summary.records))
     })
 }
 
-fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Result<Summary> {
+fn catch_up(
+    member: &mut Member<'_>,
+    log: &LeaderLogByPath,
+    checkpoint: Option<&Path>,
+    follower: Lsn,
+) -> Result<Summary> {
     member.online = false;
     let socket = socket::identify(member.fd).ok_or(Error::NotConnected)?;
     if socket::peer_address(member.fd).is_none() {
@@ -172,7 +181,7 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
     }
     let log = log.open()?;
     catch_up::take_rejoin_mark(member, follower)?;
-    match catch_up::catch_up(member, &log.source(), follower) {
+    match catch_up::catch_up(member, &log.source(checkpoint), follower) {
         Ok(summary) => {
             member.online = true;
             member.link.caught_up = summary.caught_up();
@@ -185,7 +194,7 @@ fn catch_up(member: &mut Member<'_>, log: &LeaderLogByPath, follower: Lsn) -> Re
             let path = log.path.display();
             crate::log_error!("{member}: catch-up from LSN {follower} of {path} (last LSN {last}): {error}");
             // Refused before anything was sent: the connection is still the program's to use.
-            if !matches!(error, Error::FollowerAhead { .. }) && member.fd >= 0 {
+            if !matches!(error, Error::FollowerAhead { .. } | Error::Compacted { .. }) && member.fd >= 0 {
                 member.go_offline(format_args!("catch-up: {error}"));
             }
             Err(error)
@@ -208,8 +217,8 @@ pub unsafe extern "C" fn repl_set_wal(config: *mut replication_config, wal_path:
     })
 }
 
-/// Names the checkpoint for followers that the log can no longer serve. Nothing is compacted by this version, so it is
-/// kept and not yet used. Returns as `repl_set_wal`.
+/// Names the checkpoint for followers whose missing records were compacted away. It must cover at least what is gone.
+/// Returns as `repl_set_wal`.
 ///
 /// # Safety
 /// `config` points to a configuration, `checkpoint_path` to a C string.

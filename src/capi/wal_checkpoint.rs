@@ -25,8 +25,7 @@ pub unsafe extern "C" fn wal_checkpoint_write(
         let path = unsafe { ptr::path(checkpoint_path) }?;
         // SAFETY: the caller's promise; only the lock is written to.
         let store = unsafe { LockedStore::from_ptr(store.cast_mut()) }?;
-        let lsn = logs::lsn_at_end(wal_offset);
-        let covered = checkpoint::Covered { offset: wal_offset, lsn, history: 0 };
+        let covered = logs::covered_at_end(wal_offset);
         locked::reading(&store, |store| checkpoint::write(store, path, covered))?;
         Ok(0)
     })

@@ -44,6 +44,9 @@ pub trait StateMachine {
         Ok(())
     }
 
+    /// Takes a key out, live or a tombstone, as if it had never been written. For a store that becomes another one.
+    fn forget(&mut self, key: &[u8]) -> Result<()>;
+
     /// How many live keys there are.
     fn live(&self) -> usize;
 

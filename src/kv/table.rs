@@ -97,6 +97,12 @@ impl StateMachine for Store {
         Ok(Applied::Applied)
     }
 
+    fn forget(&mut self, key: &[u8]) -> Result<()> {
+        let was_live = self.slots.remove(key).is_some_and(|slot| slot.value.is_some());
+        self.live -= usize::from(was_live);
+        Ok(())
+    }
+
     fn live(&self) -> usize {
         self.live
     }

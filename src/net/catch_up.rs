@@ -6,10 +6,11 @@
 
 use super::group::Member;
 use super::io::{self, Deadline, Received};
-use super::link::CaughtUp;
+use super::link::{CaughtUp, Text};
+use super::snapshot::{self, Sent};
 use crate::error::{Error, Result};
 use crate::net::socket;
-use crate::replication::message::{self, ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack};
+use crate::replication::message::{ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::Lsn;
@@ -17,6 +18,7 @@ use crate::wal;
 use crate::wal::record;
 use crate::wal::scan::{self, End, Position};
 use crate::wal::tail::LogTail;
+use std::path::Path;
 
 /// How much is sent at once.
 const SEND_BYTES: usize = 256 * 1024;
@@ -30,6 +32,8 @@ pub struct Summary {
     pub bytes: u64,
     /// The leader's last LSN, which the follower has now.
     pub last: Lsn,
+    /// The snapshot that went first, if the missing records were gone.
+    pub snapshot: Option<Sent>,
 }
 
 impl Summary {
@@ -50,6 +54,8 @@ pub struct Source<'a, S: Storage> {
     pub tail: &'a LogTail,
     /// How it ends: damage may be in the range, and more records behind it.
     pub end: End,
+    /// The checkpoint for followers whose missing records are gone from the log.
+    pub checkpoint: Option<&'a Path>,
 }
 
 /// How long a follower has to answer a CHECK. One that does not (it runs in this very thread) still checks for itself
@@ -82,6 +88,19 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
 /// What a refused follower has acknowledged counts for nothing: under the same numbers it has other records.
 pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
     let result = try_catch_up(member, source, follower);
+    let link = &mut *member.link;
+    match &result {
+        Ok(Summary { snapshot: Some(_), .. }) => {
+            link.full_resync =
+                Text::new(format_args!("LSN {follower} is gone: the log begins after {}", source.tail.base()));
+            link.resyncs.full += 1;
+        }
+        Ok(_) => link.resyncs.partial += 1,
+        Err(Error::FollowerAhead { .. } | Error::Diverged { .. } | Error::Compacted { .. }) => {
+            link.resyncs.refused += 1
+        }
+        Err(_) => {}
+    }
     if let Err(Error::Diverged { lsn }) = result
         && member.fd >= 0
     {
@@ -111,34 +130,56 @@ fn try_catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
         Err(error) => return Err(error),
     };
     let mut after = after;
-    if member.link.progress.is_logship {
-        loop {
-            match check_history(member, source, after)? {
-                Answer::Same => {
-                    // A rejoin says that everything up to there is durable, and it is ours.
-                    member.link.progress.ledger.add_through(after);
-                    member.link.progress.acked = after;
-                    break;
-                }
-                Answer::EndsAt(earlier) if earlier < after => after = earlier,
-                Answer::EndsAt(_) | Answer::None => break,
-                Answer::Elsewhere => {
-                    member.link.progress.is_logship = false;
-                    break;
-                }
+    let mut summary = Summary { last, ..Summary::default() };
+    let base = source.tail.base();
+    while after >= base && member.link.progress.is_logship {
+        match check_history(member, source, after)? {
+            Answer::Same => {
+                // A rejoin says that everything up to there is durable, and it is ours.
+                member.link.progress.ledger.add_through(after);
+                member.link.progress.acked = after;
+                break;
+            }
+            Answer::EndsAt(earlier) if earlier < after => after = earlier,
+            Answer::EndsAt(_) | Answer::None => break,
+            Answer::Elsewhere => {
+                member.link.progress.is_logship = false;
+                break;
             }
         }
+    }
+    if after < base {
+        let sent = send_snapshot(member, source, after)?;
+        (summary.snapshot, after) = (Some(sent), sent.lsn);
+        member.link.progress.ledger.add_through(after);
+        member.link.progress.acked = after;
     }
     let from = locate(source, after.next())?;
     if member.link.progress.is_logship {
         member.link.progress.next = Some(after.next());
-        member.send(&message::encode_position(after.next()), Deadline::send())?;
+        member.tell(&Control::Position(after.next()))?;
     }
-    let mut summary = Summary { last, ..Summary::default() };
     if after < last {
         stream(member, source, from, &mut summary)?;
     }
     if damaged { Err(damage) } else { Ok(summary) }
+}
+
+/// The records that the follower lacks are gone: it gets the checkpoint that stands for them, if there is one and the
+/// peer can take it.
+fn send_snapshot<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Sent> {
+    let gone = Error::Compacted { follower, base: source.tail.base() };
+    let Some(path) = source.checkpoint else { return Err(gone) };
+    if !member.link.progress.is_logship {
+        crate::log_error!("{member}: it takes no snapshot: it is no logship peer");
+        return Err(gone);
+    }
+    let sent = snapshot::send(member, source, path).inspect_err(|error| {
+        crate::log_error!("{member}: snapshot {}: {error}", path.display());
+    })?;
+    let Sent { lsn, bytes } = sent;
+    crate::log_info!("{member}: snapshot up to LSN {lsn} installed, {bytes} bytes sent: LSN {follower} is gone");
+    Ok(sent)
 }
 
 /// Where record `lsn` begins, or would.
@@ -167,8 +208,8 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
         return Ok(Answer::Same);
     }
     let damage = Error::Damaged { offset: source.tail.near(lsn).offset, after: lsn };
-    let crc = wal::read_crc(source.storage, source.tail, lsn)?.ok_or(damage)?;
-    member.send(&message::encode_check(lsn, crc), Deadline::send())?;
+    let (crc, history) = wal::read_past(source.storage, source.tail, lsn)?.ok_or(damage)?;
+    member.tell(&Control::Check(lsn, crc, history))?;
     let deadline = Deadline::after_ms(CHECK_MS);
     loop {
         let mut answer = None;
@@ -185,7 +226,8 @@ fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, ls
             Some(ack) if ack.status == ACK_ELSEWHERE => return Ok(Answer::Elsewhere),
             Some(ack) => {
                 crate::log_error!(
-                    "{member}: its record {lsn} is not ours (CRC {crc:08x}); its log ends at LSN {}, ours at LSN {}",
+                    "{member}: its log up to LSN {lsn} is not ours (CRC {crc:08x}, history {history}); \
+                     it ends at LSN {}, ours at LSN {}",
                     ack.lsn,
                     source.tail.last()
                 );

@@ -11,10 +11,10 @@ use super::socket::{self, SocketId};
 use super::sys::{self, POLLIN, POLLOUT, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
 use crate::replication::frame;
-use crate::replication::message;
+use crate::replication::message::Control;
 use crate::replication::progress::Verdict;
 use crate::replication::quorum::{self, Decision, Policy};
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
 use crate::wal::record;
 use std::fmt;
 use std::os::fd::RawFd;
@@ -28,8 +28,9 @@ pub trait LeaderLog {
     fn last(&mut self) -> Option<Lsn>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
-    /// The CRC of record `lsn`; `None` if the log does not have it, or there is no log that is surely ours.
-    fn crc(&mut self, lsn: Lsn) -> Option<u32>;
+    /// The CRC of record `lsn` and the log's history up to it; `None` if the log does not have it, or there is no log
+    /// that is surely ours.
+    fn past(&mut self, lsn: Lsn) -> Option<(u32, History)>;
     /// The LSN of the record with this encoded length and CRC: the newest record, else `expected`, else a recent one.
     /// `None` if it is none of them, or there is no log that is surely ours.
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn>;
@@ -122,6 +123,11 @@ impl Member<'_> {
                 Ok(Received::Closed) | Err(_) => return false,
             }
         }
+    }
+
+    /// Sends a control message to this follower; marks it offline on failure.
+    pub fn tell(&mut self, message: &Control<'_>) -> Result<()> {
+        self.send(&message.encode()?, Deadline::send())
     }
 
     /// Sends bytes to this follower alone, draining acks meanwhile; marks it offline on failure.
@@ -302,19 +308,22 @@ impl Group<'_> {
                             member.go_offline(format_args!("it rejected LSN {} again and again", ack.lsn));
                         }
                     }
-                    Verdict::Diverged => {
-                        crate::log_error!(
-                            "{member}: its log is no part of ours, as its ack of LSN {} shows: it must rejoin",
-                            ack.lsn
-                        );
-                        if member.online {
-                            member.go_offline(format_args!("its log is not a part of ours"));
-                        }
-                        member.link.forget_acks();
-                    }
+                    Verdict::Diverged => refuse(member, ack.lsn),
+                    Verdict::Unsure(lsn) => match self.log.past(lsn) {
+                        // Going offline on failure is all that it takes.
+                        Some((crc, history)) => drop(member.tell(&Control::Check(lsn, crc, history))),
+                        None => refuse(member, lsn),
+                    },
                 }
             }
         }
+    }
+
+    /// The LSN that every follower online has acknowledged; `None` if none is online.
+    #[must_use]
+    pub fn slowest(&self) -> Option<Lsn> {
+        let acked = |member: &Member<'_>| member.link.progress.acked.max(member.link.inbox.highest_ok());
+        self.members.iter().filter(|member| member.online).map(acked).min()
     }
 
     /// Sends a heartbeat to every online follower and waits for the answers; those that stay silent are marked offline.
@@ -355,6 +364,15 @@ impl Group<'_> {
     }
 }
 
+/// A peer that counts with us has another log.
+fn refuse(member: &mut Member<'_>, acked: Lsn) {
+    crate::log_error!("{member}: its log is no part of ours, as its ack of LSN {acked} shows: it must rejoin");
+    if member.online {
+        member.go_offline(format_args!("its log is no part of ours"));
+    }
+    member.link.forget_acks();
+}
+
 /// A record that is shipped, and where in the leader's log it stands.
 struct Place {
     len: usize,
@@ -384,9 +402,9 @@ impl Place {
         match next {
             Some(next) if lsn < next => {
                 if !was_sent_by_catch_up(member.link, lsn) {
-                    member.send(&message::encode_position(lsn), Deadline::send())?;
+                    member.tell(&Control::Position(lsn))?;
                     member.send(frame.frame(), Deadline::send())?;
-                    member.send(&message::encode_position(next), Deadline::send())?;
+                    member.tell(&Control::Position(next))?;
                 }
                 return Ok(false);
             }
@@ -394,10 +412,7 @@ impl Place {
             Some(_) => {}
             None if was_sent_by_catch_up(member.link, lsn) => return Ok(false),
             // The peer has shown that it counts with us: from here on the stream has positions.
-            None if follows => {
-                let acked = member.link.progress.acked;
-                state_position(member, acked, lsn, log)?;
-            }
+            None if follows => state_position(member, lsn, log)?,
             None if is_first => member.link.progress.first = Some(lsn),
             None => {}
         }
@@ -414,14 +429,15 @@ fn was_sent_by_catch_up(link: &mut Link, lsn: Lsn) -> bool {
     was_sent
 }
 
-/// Tells a peer that counts with us which record comes next. Its log is checked first: it must have our record `has`,
-/// which it has acknowledged, or it refuses what follows and says so.
-fn state_position(member: &mut Member<'_>, has: Lsn, next: Lsn, log: &mut dyn LeaderLog) -> Result<()> {
-    if let Some(crc) = log.crc(has) {
-        member.send(&message::encode_check(has, crc), Deadline::send())?;
+/// Tells a peer that counts with us which record comes next. Its log is checked first: as far as it reaches it must be
+/// ours, or it refuses what follows and says so.
+fn state_position(member: &mut Member<'_>, next: Lsn, log: &mut dyn LeaderLog) -> Result<()> {
+    let before = Lsn(next.0.saturating_sub(1));
+    if let Some((crc, history)) = log.past(before) {
+        member.tell(&Control::Check(before, crc, history))?;
     }
     member.link.progress.next = Some(next);
-    member.send(&message::encode_position(next), Deadline::send())
+    member.tell(&Control::Position(next))
 }
 
 /// Whether the follower has answered since `before`. A logship peer's answer is told from its acks and taken out; any
@@ -509,11 +525,8 @@ fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
         next = log.find(last.record().len(), crc, None).filter(|newest| *newest >= rejected.lsn).map(Lsn::next);
     }
     let outcome = match next {
-        Some(next) if rejected.lsn < next => {
-            let before = Lsn(rejected.lsn.0.saturating_sub(1));
-            state_position(member, before, rejected.lsn, log)
-                .and_then(|()| send_range(member, rejected.lsn, next, whole.then_some(last), log))
-        }
+        Some(next) if rejected.lsn < next => state_position(member, rejected.lsn, log)
+            .and_then(|()| send_range(member, rejected.lsn, next, whole.then_some(last), log)),
         _ if whole => member.send(last.frame(), Deadline::send()),
         _ => match log.read(rejected.lsn) {
             Ok(encoded) => send_record(member, &encoded),

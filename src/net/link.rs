@@ -28,6 +28,21 @@ pub struct Link {
     pub reason: Text,
     /// Times it was marked offline.
     pub disconnects: u64,
+    /// Why it needed a snapshot last.
+    pub full_resync: Text,
+    /// How its catch-ups ended.
+    pub resyncs: Resyncs,
+}
+
+/// How a follower's catch-ups ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resyncs {
+    /// Records from the log were enough.
+    pub partial: u64,
+    /// It got a snapshot first.
+    pub full: u64,
+    /// It was refused: ahead of the leader, of another past, or its records gone and no checkpoint set.
+    pub refused: u64,
 }
 
 impl Link {

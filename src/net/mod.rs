@@ -10,5 +10,6 @@ pub mod io;
 pub mod link;
 pub mod receive;
 pub mod rejoin;
+pub mod snapshot;
 pub mod socket;
 mod sys;

@@ -8,20 +8,21 @@ use crate::kv::StateMachine;
 use crate::replication::follower::{Fingerprint, Follower, Take};
 use crate::replication::frame::{self, Header};
 use crate::replication::message::{
-    self, ACK_CRC_FAIL, ACK_DIVERGED, ACK_ELSEWHERE, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS,
-    Mark,
+    ACK_CRC_FAIL, ACK_DIVERGED, ACK_ELSEWHERE, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS, Mark,
 };
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
 use crate::wal::crc::crc32;
+use crate::wal::meta::Origin;
 use crate::wal::record;
+use crate::wal::snapshot::{Incoming, Snapshot};
 use std::os::fd::RawFd;
 
 /// Where a follower stores records.
 pub trait FollowerLog {
     /// The last LSN.
     fn last(&mut self) -> Result<Lsn>;
-    /// The CRC of the record `lsn`; `None` if the log does not have it.
-    fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>>;
+    /// The CRC of the record `lsn` and the log's history up to it; `None` if the log does not have it.
+    fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>>;
     /// Appends encoded records with one fsync; `ends` are their ends within `encoded`. All are durable when this
     /// returns the last one's LSN, or none is there.
     fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn>;
@@ -38,6 +39,20 @@ pub trait FollowerLog {
     /// Whether that number can be kept.
     fn can_group(&self) -> bool {
         true
+    }
+    /// Makes ready to take a snapshot in.
+    fn receive_snapshot(&mut self, _snapshot: &Snapshot) -> Result<Incoming> {
+        Err(Error::Invalid("this log takes no snapshot"))
+    }
+    /// Makes the store what the snapshot says, and the log one that begins at `origin` with `record`.
+    fn install(
+        &mut self,
+        _incoming: Incoming,
+        _origin: Origin,
+        _record: &[u8],
+        _store: &mut impl StateMachine,
+    ) -> Result<()> {
+        Err(Error::Invalid("this log takes no snapshot"))
     }
 }
 
@@ -142,13 +157,26 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         Ok(body)
     }
 
-    fn answer(&self, lsn: Lsn, status: u8, flags: u8) -> Result<()> {
+    /// The next control message's body, as a part of what is being received; heartbeats are answered meanwhile.
+    pub(super) fn control_frame(&mut self) -> Result<Vec<u8>> {
+        loop {
+            let mut word = [0; frame::HEADER_LEN];
+            let deadline = io::recv_first(self.fd, &mut word, Deadline::recv())?.ok_or(Error::NotConnected)?;
+            match frame::header(word)? {
+                Header::Control(len) => return self.body(len, deadline),
+                Header::Heartbeat => self.answer(Lsn::ZERO, ACK_OK, FLAG_LIVENESS)?,
+                Header::Record(_) => return Err(Error::Protocol("a record inside a snapshot")),
+            }
+        }
+    }
+
+    pub(super) fn answer(&self, lsn: Lsn, status: u8, flags: u8) -> Result<()> {
         let ack = Ack::marked(lsn, status, Mark { node: self.node, flags });
         io::send_all(self.fd, &ack.encode(), Deadline::send())
     }
 
     fn control(&mut self, body: &[u8]) -> Result<()> {
-        match message::decode_control(body) {
+        match Control::decode(body) {
             Some(Control::Position(next)) => {
                 let last = self.log.last()?;
                 if !self.follower.on_position(next, last) {
@@ -159,7 +187,10 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
                 }
                 Ok(())
             }
-            Some(Control::Check(lsn, crc)) => self.check(lsn, crc),
+            Some(Control::Check(lsn, crc, history)) => self.check(lsn, crc, history),
+            Some(Control::Snapshot(snapshot)) => self.take_snapshot(&snapshot),
+            // What was on its way when a snapshot failed.
+            Some(Control::Chunk(..) | Control::Install(..)) => Ok(()),
             Some(Control::Unknown(kind)) => {
                 crate::log_info!("a control message of unknown type {kind} is passed over");
                 Ok(())
@@ -169,10 +200,10 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     }
 
     /// Compares the record that the leader builds on with the one here.
-    fn check(&mut self, lsn: Lsn, crc: u32) -> Result<()> {
-        let (last, here) = (self.log.last()?, self.log.crc(lsn)?);
+    fn check(&mut self, lsn: Lsn, crc: u32, history: History) -> Result<()> {
+        let (last, here) = (self.log.last()?, self.log.past(lsn)?);
         let status = match here {
-            Some(here) if here == crc => ACK_OK,
+            Some((_, here)) if here == history => ACK_OK,
             Some(_) => ACK_DIVERGED,
             None if self.acks == Acks::ByUs => ACK_NOT_STORED,
             // A program that counts for itself may have said another LSN than its log's; only it knows what follows.
@@ -183,9 +214,10 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             return Ok(());
         }
         self.follower.on_diverged();
+        let (own_crc, own_history) = here.unwrap_or_default();
         crate::log_error!(
-            "the leader's record {lsn} has CRC {crc:08x}, this log's has {}: the logs have diverged (last LSN {last})",
-            here.map_or("none".to_owned(), |here| format!("{here:08x}"))
+            "the logs have diverged: the leader's record {lsn} has CRC {crc:08x} and history {history}, \
+             this log's {own_crc:08x} and {own_history} (last LSN {last})"
         );
         Err(Error::Diverged { lsn })
     }

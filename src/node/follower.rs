@@ -3,13 +3,16 @@
 
 use super::WAL_NAME;
 use crate::error::{Error, Result};
+use crate::kv::StateMachine;
 use crate::kv::table::Store;
 use crate::net::io::Deadline;
 use crate::net::receive::{Acks, FollowerLog, Receiver};
 use crate::net::{rejoin, socket};
 use crate::replication::follower;
 use crate::storage::file::{self, FileStorage};
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
+use crate::wal::meta::Origin;
+use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::{self, Wal};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -41,8 +44,8 @@ impl FollowerLog for Log {
         Ok(self.wal.last_lsn())
     }
 
-    fn crc(&mut self, lsn: Lsn) -> Result<Option<u32>> {
-        wal::read_crc(&self.reader, self.wal.tail(), lsn)
+    fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>> {
+        wal::read_past(&self.reader, self.wal.tail(), lsn)
     }
 
     fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
@@ -67,6 +70,23 @@ impl FollowerLog for Log {
 
     fn unapplied(&mut self) -> &mut Option<Lsn> {
         &mut self.unapplied
+    }
+
+    fn receive_snapshot(&mut self, snapshot: &Snapshot) -> Result<Incoming> {
+        self.wal.receive_snapshot(snapshot)
+    }
+
+    fn install(
+        &mut self,
+        incoming: Incoming,
+        origin: Origin,
+        record: &[u8],
+        store: &mut impl StateMachine,
+    ) -> Result<()> {
+        self.wal.install(incoming, origin, record, store)?;
+        self.reader = file::open_read(self.wal.path())?;
+        (self.unapplied, self.ready) = (None, 0);
+        Ok(())
     }
 }
 

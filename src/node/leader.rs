@@ -12,13 +12,15 @@ use crate::net::link::{LastFrame, Link};
 use crate::net::{rejoin, socket};
 use crate::replication::quorum::Policy;
 use crate::storage::file::{self, FileStorage};
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
+use crate::wal::checkpoint::{self, Covered};
+use crate::wal::compact::{Compacted, Retention};
 use crate::wal::record::Record;
 use crate::wal::scan::End;
 use crate::wal::{self, Wal};
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How a leader is set up.
@@ -66,6 +68,8 @@ pub struct Joined {
     pub from: Lsn,
     /// Records that it was sent.
     pub records: u64,
+    /// Whether it got a snapshot first: its missing records were gone from the log.
+    pub snapshot: bool,
 }
 
 /// What a leader knows of a follower.
@@ -143,8 +147,8 @@ impl LeaderLog for OwnLog<'_> {
         wal::read_record(self.reader, self.wal.near(lsn), lsn)
     }
 
-    fn crc(&mut self, lsn: Lsn) -> Option<u32> {
-        wal::read_crc(self.reader, self.wal.tail(), lsn).ok().flatten()
+    fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {
+        wal::read_past(self.reader, self.wal.tail(), lsn).ok().flatten()
     }
 
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn> {
@@ -201,7 +205,9 @@ impl Leader {
 
     fn catch_up(&mut self, index: usize, from: Lsn) -> Result<Joined> {
         let (storage, tail) = (&self.reader, self.wal.tail());
-        let source = Source { storage, tail, end: End { next: tail.next(), damaged: false, cut: false } };
+        let end = End { next: tail.next(), damaged: false, cut: false };
+        let checkpoint = checkpoint_of(&self.wal);
+        let source = Source { storage, tail, end, checkpoint: Some(&checkpoint) };
         let mut member = member(index, &mut self.slots[index]);
         let result = catch_up::catch_up(&mut member, &source, from);
         match result {
@@ -210,7 +216,7 @@ impl Leader {
                 member.link.caught_up = summary.caught_up();
                 let fd = member.fd;
                 self.publish(index, fd, true);
-                Ok(Joined { index, from, records: summary.records })
+                Ok(Joined { index, from, records: summary.records, snapshot: summary.snapshot.is_some() })
             }
             Err(error) => {
                 if member.fd >= 0 {
@@ -296,6 +302,18 @@ impl Leader {
         self.slots.iter().map(status).collect()
     }
 
+    /// Writes the store to the checkpoint beside the log and drops from the log what it covers, except what `keep`
+    /// says. A follower whose missing records are gone gets the checkpoint when it rejoins.
+    pub fn compact(&mut self, keep: &Retention) -> Result<Compacted> {
+        let path = checkpoint_of(&self.wal);
+        let (offset, lsn, history) = (self.wal.len(), self.wal.last_lsn(), self.wal.tail().history());
+        checkpoint::write(&self.store, &path, Covered { offset, lsn, history })?;
+        let slowest = self.with_group(|group| Ok(group.slowest()))?;
+        let done = self.wal.compact(&path, keep, slowest)?;
+        self.reader = file::open_read(self.wal.path())?;
+        Ok(done)
+    }
+
     fn with_group<T>(&mut self, body: impl FnOnce(&mut Group<'_>) -> Result<T>) -> Result<T> {
         let mut log = OwnLog { wal: &self.wal, reader: &self.reader };
         let members: Vec<_> = self.slots.iter_mut().enumerate().map(|(index, slot)| member(index, slot)).collect();
@@ -318,6 +336,11 @@ impl Leader {
             let _ = closed.into_raw_fd();
         }
     }
+}
+
+/// The checkpoint beside a log, which recovery finds by itself.
+fn checkpoint_of(wal: &Wal) -> PathBuf {
+    file::beside(wal.path(), wal::CHECKPOINT_SUFFIX)
 }
 
 fn member(index: usize, slot: &mut Slot) -> Member<'_> {

@@ -3,7 +3,7 @@
 //! ```text
 //! 0                       a heartbeat; nothing follows
 //! 1 ..= 131,091           an encoded record of that length
-//! 0x8000_0000 | n         a control message of n bytes (1 ..= 4,096), sent only to a peer known to be logship
+//! 0x8000_0000 | n         a control message of n bytes (1 ..= 131,155), sent only to a peer known to be logship
 //! anything else           a protocol error, seen before a byte is allocated
 //! ```
 #![forbid(unsafe_code)]
@@ -13,8 +13,8 @@ use crate::wal::record::RECORD_MAX;
 
 /// Bytes of the word in front of every frame.
 pub const HEADER_LEN: usize = 4;
-/// The largest control message.
-pub const CONTROL_MAX: usize = 4096;
+/// The largest control message: it may carry a record.
+pub const CONTROL_MAX: usize = RECORD_MAX + 64;
 /// A heartbeat on the wire.
 pub const HEARTBEAT: [u8; HEADER_LEN] = [0; HEADER_LEN];
 const CONTROL_BIT: u32 = 1 << 31;

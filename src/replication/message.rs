@@ -5,16 +5,24 @@
 //!   [lsn:8 little-endian][status:1][padding:7]
 //!   padding of a logship peer: "LSHP" [version:1 = 1][node:1, 0 = none][flags:1]
 //! rejoin, follower to leader, 8 bytes: [last_applied_lsn:8 big-endian]; a logship follower's marked ack comes behind
-//! control, leader to follower: [type:1][body]
-//!   1 POSITION [lsn:8 big-endian]: the next record frame is this one
-//!   2 CHECK [lsn:8 big-endian][crc:4 big-endian]: your record `lsn` must have this CRC; answered at once by an ack
-//!     with flags LIVENESS and CHECKED, the LSN where the log ends, and status OK, DIVERGED, NOT_STORED (the log ends
-//!     before: begin there) or ELSEWHERE (the log ends before, and the program counts for itself: the lesson's bytes)
+//! control, leader to follower: [type:1][body], integers big-endian
+//!   1 POSITION [lsn:8]: the next record frame is this one
+//!   2 CHECK [lsn:8][crc:4][history:8]: your record `lsn` must have this CRC, and your log this history up to it;
+//!     answered at once by an ack with flags LIVENESS and CHECKED, the LSN where the log ends, and status OK, DIVERGED,
+//!     NOT_STORED (the log ends before: begin there) or ELSEWHERE (the log ends before, and the program counts for
+//!     itself: the lesson's bytes)
+//!   3 SNAPSHOT [lsn:8][history:8][size:8][crc:4]: a checkpoint that covers the log up to `lsn` comes; answered by an
+//!     ack with flags LIVENESS and SNAPSHOT whose LSN is how many of its bytes are there already
+//!   4 CHUNK [offset:8][crc:4][bytes]: a part of it, in order, the CRC over these bytes
+//!   5 INSTALL [history:8][record]: it is whole; record `lsn`, and the history before it; answered by an ack with flags
+//!     LIVENESS and SNAPSHOT, status OK or NOT_STORED
 //! ```
 #![forbid(unsafe_code)]
 
 use super::frame;
-use crate::types::Lsn;
+use crate::error::{Error, Result};
+use crate::types::{History, Lsn};
+use crate::wal::snapshot::Snapshot;
 
 /// Bytes of an ack.
 pub const ACK_LEN: usize = 16;
@@ -39,6 +47,9 @@ pub const FLAG_LIVENESS: u8 = 1;
 
 /// An answer to CHECK.
 pub const FLAG_CHECKED: u8 = 2;
+
+/// An answer to SNAPSHOT or INSTALL.
+pub const FLAG_SNAPSHOT: u8 = 4;
 
 const MARK: [u8; 4] = *b"LSHP";
 const MARK_VERSION: u8 = 1;
@@ -92,6 +103,12 @@ impl Ack {
         self.mark().is_some_and(|mark| mark.flags & FLAG_LIVENESS != 0)
     }
 
+    /// Whether it answers a SNAPSHOT or INSTALL.
+    #[must_use]
+    pub fn is_snapshot_answer(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.flags & FLAG_SNAPSHOT != 0)
+    }
+
     /// Whether it answers a CHECK.
     #[must_use]
     pub fn is_check_answer(&self) -> bool {
@@ -134,56 +151,108 @@ pub fn decode_rejoin(bytes: [u8; REJOIN_LEN]) -> Lsn {
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Control {
+pub enum Control<'b> {
     /// The next record frame is this record.
     Position(Lsn),
-    /// The receiver's record of this LSN must have this CRC.
-    Check(Lsn, u32),
-    /// A type that this version does not know: passed over.
+    /// The receiver's record of this LSN must have this CRC, and its log this history.
+    Check(Lsn, u32, History),
+    /// A checkpoint comes.
+    Snapshot(Snapshot),
+    /// Bytes of it from this offset on, and their CRC.
+    Chunk(u64, u32, &'b [u8]),
+    /// It is whole: the last record that it covers, and the history before that.
+    Install(History, &'b [u8]),
+    /// A type from a later version: passed over.
     Unknown(u8),
 }
 
-/// Bytes of a POSITION message with its frame header.
-pub const POSITION_LEN: usize = frame::HEADER_LEN + 9;
-/// Bytes of a CHECK message with its frame header.
-pub const CHECK_LEN: usize = frame::HEADER_LEN + 13;
-const TYPE_POSITION: u8 = 1;
-const TYPE_CHECK: u8 = 2;
+/// Bytes of a snapshot that one message carries.
+pub const CHUNK_LEN: usize = 128 * 1024;
 
-/// A POSITION message, framed.
-#[must_use]
-pub fn encode_position(next: Lsn) -> [u8; POSITION_LEN] {
-    let mut bytes = [0; POSITION_LEN];
-    bytes[..4].copy_from_slice(&[0x80, 0, 0, 9]);
-    bytes[4] = TYPE_POSITION;
-    bytes[5..].copy_from_slice(&next.0.to_be_bytes());
-    bytes
-}
-
-/// A CHECK message, framed.
-#[must_use]
-pub fn encode_check(lsn: Lsn, crc: u32) -> [u8; CHECK_LEN] {
-    let mut bytes = [0; CHECK_LEN];
-    bytes[..4].copy_from_slice(&[0x80, 0, 0, 13]);
-    bytes[4] = TYPE_CHECK;
-    bytes[5..13].copy_from_slice(&lsn.0.to_be_bytes());
-    bytes[13..].copy_from_slice(&crc.to_be_bytes());
-    bytes
-}
-
-/// Reads a control message's body. `None`: it is empty, or too short for its type.
-#[must_use]
-pub fn decode_control(body: &[u8]) -> Option<Control> {
-    let (kind, rest) = body.split_first()?;
-    match *kind {
-        TYPE_POSITION => Some(Control::Position(Lsn(u64::from_be_bytes(*rest.first_chunk::<8>()?)))),
-        TYPE_CHECK => {
-            let (lsn, rest) = rest.split_first_chunk::<8>()?;
-            let crc = u32::from_be_bytes(*rest.first_chunk::<4>()?);
-            Some(Control::Check(Lsn(u64::from_be_bytes(*lsn)), crc))
+impl Control<'_> {
+    /// Its type.
+    fn kind(&self) -> u8 {
+        match self {
+            Control::Position(_) => 1,
+            Control::Check(..) => 2,
+            Control::Snapshot(_) => 3,
+            Control::Chunk(..) => 4,
+            Control::Install(..) => 5,
+            Control::Unknown(kind) => *kind,
         }
-        other => Some(Control::Unknown(other)),
     }
+
+    /// The message with its frame header, behind what `into` holds.
+    pub fn encode_into(&self, into: &mut Vec<u8>) -> Result<()> {
+        let start = into.len();
+        into.extend_from_slice(&[0; frame::HEADER_LEN]);
+        into.push(self.kind());
+        match self {
+            Control::Position(next) => into.extend_from_slice(&next.0.to_be_bytes()),
+            Control::Check(lsn, crc, history) => {
+                into.extend_from_slice(&lsn.0.to_be_bytes());
+                into.extend_from_slice(&crc.to_be_bytes());
+                into.extend_from_slice(&history.0.to_be_bytes());
+            }
+            Control::Snapshot(Snapshot { lsn, history, size, crc }) => {
+                for number in [lsn.0, history.0, *size] {
+                    into.extend_from_slice(&number.to_be_bytes());
+                }
+                into.extend_from_slice(&crc.to_be_bytes());
+            }
+            Control::Chunk(offset, crc, bytes) => {
+                into.extend_from_slice(&offset.to_be_bytes());
+                into.extend_from_slice(&crc.to_be_bytes());
+                into.extend_from_slice(bytes);
+            }
+            Control::Install(history, record) => {
+                into.extend_from_slice(&history.0.to_be_bytes());
+                into.extend_from_slice(record);
+            }
+            Control::Unknown(_) => {}
+        }
+        let len = into.len() - start - frame::HEADER_LEN;
+        let header = frame::control_header(len).ok_or(Error::Invalid("no control message is that long"))?;
+        into[start..start + frame::HEADER_LEN].copy_from_slice(&header);
+        Ok(())
+    }
+
+    /// The message with its frame header.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads a control message's body. `None`: it is empty, or too short for its type.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<Control<'_>> {
+        let (kind, mut rest) = body.split_first()?;
+        let rest = &mut rest;
+        Some(match *kind {
+            1 => Control::Position(Lsn(take_u64(rest)?)),
+            2 => Control::Check(Lsn(take_u64(rest)?), take_u32(rest)?, History(take_u64(rest)?)),
+            3 => {
+                let (lsn, history) = (Lsn(take_u64(rest)?), History(take_u64(rest)?));
+                Control::Snapshot(Snapshot { lsn, history, size: take_u64(rest)?, crc: take_u32(rest)? })
+            }
+            4 => Control::Chunk(take_u64(rest)?, take_u32(rest)?, rest),
+            5 => Control::Install(History(take_u64(rest)?), rest),
+            other => Control::Unknown(other),
+        })
+    }
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (bytes, others) = rest.split_first_chunk::<8>()?;
+    *rest = others;
+    Some(u64::from_be_bytes(*bytes))
+}
+
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    let (bytes, others) = rest.split_first_chunk::<4>()?;
+    *rest = others;
+    Some(u32::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -202,16 +271,28 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_a_control_frame_of_nine_bytes() {
-        let bytes = encode_position(Lsn(5));
-        assert_eq!(frame::control_header(9).unwrap(), bytes[..4]);
-        assert_eq!(decode_control(&bytes[4..]), Some(Control::Position(Lsn(5))));
-        assert_eq!(decode_control(&bytes[4..8]), None);
-        let check = encode_check(Lsn(5), 0x0102_0304);
-        assert_eq!(frame::control_header(13).unwrap(), check[..4]);
-        assert_eq!(decode_control(&check[4..]), Some(Control::Check(Lsn(5), 0x0102_0304)));
-        assert_eq!(decode_control(&[]), None);
-        assert_eq!(decode_control(&[200, 1]), Some(Control::Unknown(200)));
+    fn a_control_message_is_read_as_it_was_written_and_never_from_too_few_bytes() {
+        let offer = Snapshot { lsn: Lsn(7), history: History(8), size: 9, crc: 10 };
+        let chunk = [7; 100];
+        let messages = [
+            (Control::Position(Lsn(5)), 9),
+            (Control::Check(Lsn(5), 0x0102_0304, History(6)), 21),
+            (Control::Snapshot(offer), 29),
+            (Control::Chunk(3, 4, &chunk), 13),
+            (Control::Install(History(3), &chunk), 9),
+        ];
+        for (message, shortest) in messages {
+            let bytes = message.encode().unwrap();
+            let (header, body) = bytes.split_at(4);
+            assert_eq!(frame::control_header(body.len()).unwrap(), header);
+            assert_eq!(Control::decode(body), Some(message));
+            for len in 0..shortest {
+                assert_eq!(Control::decode(&body[..len]), None);
+            }
+        }
+        assert_eq!(Control::Position(Lsn(5)).encode().unwrap(), b"\x80\0\0\x09\x01\0\0\0\0\0\0\0\x05");
+        assert_eq!(Control::decode(&[200, 1]), Some(Control::Unknown(200)));
+        assert!(Control::Chunk(0, 0, &[0; 2 * CHUNK_LEN]).encode().is_err());
     }
 
     #[test]

@@ -26,12 +26,29 @@ pub struct Progress {
     pub next: Option<Lsn>,
     /// Before that: the LSN of the first record sent on this connection, if the leader's log told it.
     pub first: Option<Lsn>,
+    /// Whether the peer's log was seen to go on where the leader's does.
+    alignment: Alignment,
     /// Record frames sent on this connection, other than by catch-up.
     pub sent: u64,
     /// A record that must be sent again before anything else.
     pub reship: Option<Reship>,
     /// The record that was sent again last, and how often.
     reships: (Lsn, u32),
+}
+
+/// Whether a peer that counts with us, and was told no position, has stored what it was sent as the records that they
+/// are. Where the leader's log begins with what was sent, any ack for it will do. Where it has older records the peer
+/// must have them too: its first ack must be for the first record sent, or it is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Alignment {
+    /// It has not answered yet.
+    #[default]
+    Unknown,
+    /// It has, and rightly; or a CHECK has shown it.
+    Seen,
+    /// It has answered for another one: it has more or less, or has left acks out. A CHECK was sent, and what it
+    /// acknowledges meanwhile counts when it is answered.
+    Asked(Lsn),
 }
 
 /// A rejected record.
@@ -58,6 +75,8 @@ pub enum Verdict {
     Ignored,
     /// The peer counts with us and has another log: nothing that it acknowledges counts.
     Diverged,
+    /// It may: ask it about this record.
+    Unsure(Lsn),
 }
 
 impl Progress {
@@ -69,7 +88,7 @@ impl Progress {
         self.follows = false;
         self.node = 0;
         self.next = None;
-        (self.first, self.sent) = (None, 0);
+        (self.first, self.alignment, self.sent) = (None, Alignment::Unknown, 0);
         self.reship = None;
         self.reships = (Lsn::ZERO, 0);
     }
@@ -93,8 +112,8 @@ impl Progress {
         if let Some(mark) = mark {
             self.on_mark(mark);
         }
-        if ack.is_check_answer() && ack.status == ACK_DIVERGED {
-            return Verdict::Diverged;
+        if ack.is_check_answer() {
+            return self.on_check_answer(ack);
         }
         if ack.is_liveness() {
             return Verdict::Alive;
@@ -102,11 +121,19 @@ impl Progress {
         self.follows |= mark.is_some();
         // A program may ship records that it keeps in no log, beside a log that is empty.
         let bounds = ceiling.filter(|last| *last > Lsn::ZERO || mark.is_some());
-        if bounds.is_some_and(|last| ack.lsn > last) && ack.status == ACK_OK {
-            return Verdict::Ignored;
+        if ack.status == ACK_OK {
+            let is_above = bounds.is_some_and(|last| ack.lsn > last);
+            let counted = if is_above { Lsn::ZERO } else { ack.lsn };
+            if mark.is_some()
+                && let Some(verdict) = self.align(ack.lsn, counted)
+            {
+                return verdict;
+            }
+            if is_above {
+                return Verdict::Ignored;
+            }
         }
         match ack.status {
-            ACK_OK if mark.is_some() && !self.is_aligned(ack.lsn) => Verdict::Diverged,
             ACK_OK => {
                 if mark.is_some() {
                     self.ledger.add_through(ack.lsn);
@@ -150,19 +177,46 @@ impl Progress {
         self.next = self.next.map(Lsn::next);
     }
 
-    /// Whether a peer that counts with us, and was told no position, can have stored what it was sent as the records
-    /// that they are: its ack must be for one of them, or for the one before.
-    fn is_aligned(&self, acked: Lsn) -> bool {
-        match self.first {
-            Some(first) if self.next.is_none() => acked.next() >= first && acked < first.plus(self.sent),
-            _ => true,
+    /// Judges a marked ack by its number; `counted` is what it may count for. `None`: it counts.
+    fn align(&mut self, acked: Lsn, counted: Lsn) -> Option<Verdict> {
+        let first = self.first.filter(|_| self.next.is_none())?;
+        match self.alignment {
+            Alignment::Seen => None,
+            Alignment::Asked(held) => {
+                self.alignment = Alignment::Asked(held.max(counted));
+                Some(Verdict::Alive)
+            }
+            Alignment::Unknown if first == Lsn(1) => None,
+            Alignment::Unknown if acked == first => {
+                self.alignment = Alignment::Seen;
+                None
+            }
+            Alignment::Unknown if acked.next() < first => Some(Verdict::Diverged),
+            Alignment::Unknown => {
+                self.alignment = Alignment::Asked(counted);
+                Some(Verdict::Unsure(Lsn(first.0 - 1)))
+            }
+        }
+    }
+
+    fn on_check_answer(&mut self, ack: &Ack) -> Verdict {
+        match (self.alignment, ack.status) {
+            (_, ACK_DIVERGED) => Verdict::Diverged,
+            (Alignment::Asked(held), ACK_OK) => {
+                self.alignment = Alignment::Seen;
+                self.ledger.add_through(held);
+                self.acked = self.acked.max(held);
+                Verdict::Durable
+            }
+            (Alignment::Asked(_), _) => Verdict::Diverged,
+            _ => Verdict::Alive,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::FLAG_LIVENESS;
+    use super::super::message::{FLAG_CHECKED, FLAG_LIVENESS};
     use super::*;
 
     #[test]
@@ -194,6 +248,53 @@ mod tests {
             progress.reshipped(Lsn(1));
         }
         assert_eq!(progress.on_ack(&nack, None), Verdict::GiveUp);
+    }
+
+    /// A leader whose log has 10 records connects and ships 11, 12, 13, 14.
+    fn connected() -> Progress {
+        let mut progress = Progress { first: Some(Lsn(11)), ..Progress::default() };
+        (0..4).for_each(|_| progress.shipped());
+        progress
+    }
+
+    fn marked(lsn: u64) -> Ack {
+        Ack::marked(Lsn(lsn), ACK_OK, Mark::default())
+    }
+
+    fn answer(status: u8) -> Ack {
+        Ack::marked(Lsn(14), status, Mark { node: 0, flags: FLAG_LIVENESS | FLAG_CHECKED })
+    }
+
+    #[test]
+    fn behind_older_records_the_first_marked_ack_must_be_for_the_first_record() {
+        let last = Some(Lsn(14));
+        let mut aligned = connected();
+        assert_eq!(aligned.on_ack(&marked(11), last), Verdict::Durable);
+        assert_eq!(aligned.on_ack(&marked(14), last), Verdict::Durable);
+        for older in [1, 9] {
+            let mut progress = connected();
+            assert_eq!(progress.on_ack(&marked(older), last), Verdict::Diverged);
+            assert!(!progress.ledger.has(Lsn(1)));
+        }
+        // Records that the log does not have, or a log that begins with them.
+        assert_eq!(Progress::default().on_ack(&marked(7), None), Verdict::Durable);
+        let mut from_the_first = Progress { first: Some(Lsn(1)), ..Progress::default() };
+        assert_eq!(from_the_first.on_ack(&marked(3), Some(Lsn(4))), Verdict::Durable);
+    }
+
+    #[test]
+    fn any_other_counts_when_a_check_has_shown_that_it_may() {
+        for (status, verdict) in [(ACK_OK, Verdict::Durable), (ACK_DIVERGED, Verdict::Diverged), (2, Verdict::Diverged)]
+        {
+            for other in [10, 12, 15] {
+                let mut progress = connected();
+                assert_eq!(progress.on_ack(&marked(other), Some(Lsn(14))), Verdict::Unsure(Lsn(10)));
+                assert_eq!(progress.on_ack(&marked(13), Some(Lsn(14))), Verdict::Alive);
+                assert!(!progress.ledger.has(Lsn(1)));
+                assert_eq!(progress.on_ack(&answer(status), Some(Lsn(14))), verdict);
+                assert_eq!(progress.ledger.has(Lsn(13)), status == ACK_OK);
+            }
+        }
     }
 
     #[test]

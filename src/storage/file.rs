@@ -12,6 +12,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{fsync, ftruncate, write};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,13 @@ impl<F: AsFd> FileStorage<F> {
     /// The identity of the open file.
     pub fn id(&self) -> io::Result<FileId> {
         Ok(FileId::from(&fstat(&self.0)?))
+    }
+
+    /// The name that the file has now, with `suffix` behind it; `None` if it has none any more.
+    fn name_of(&self, suffix: &str) -> Option<PathBuf> {
+        let name = std::fs::read_link(format!("/proc/self/fd/{}", self.0.as_fd().as_raw_fd())).ok()?;
+        let is_named = fstat(&self.0).is_ok_and(|stat| stat.st_nlink > 0);
+        is_named.then(|| beside(&name, suffix))
     }
 }
 
@@ -86,6 +94,42 @@ impl<F: AsFd> Storage for FileStorage<F> {
         // failure other than EINTR: the kernel may have dropped the pages.
         retry(|| fsync(&self.0))
     }
+
+    fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(path) = self.name_of(suffix) else { return Ok(None) };
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
+        let Some(path) = self.name_of(suffix) else { return Ok(()) };
+        let (temporary, mut file) = create_beside(&path, "tmp")?;
+        let written = file.write_all(bytes).and_then(|()| std::fs::rename(&temporary, &path));
+        if written.is_err() {
+            discard(&temporary);
+        }
+        written
+    }
+
+    fn inode(&self) -> io::Result<u64> {
+        Ok(self.id()?.ino)
+    }
+
+    fn modified(&self) -> io::Result<u64> {
+        let stat = fstat(&self.0)?;
+        let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+        Ok(seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
+    }
+}
+
+/// `path` with `suffix` behind it.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn retry(mut call: impl FnMut() -> nix::Result<()>) -> io::Result<()> {
@@ -169,14 +213,38 @@ pub fn replace<E: From<io::Error>>(
         Ok(())
     })();
     if written.is_err() {
-        drop(std::fs::remove_file(&temporary));
+        discard(&temporary);
         return written;
     }
     Ok(sync_directory_of(path)?)
 }
 
+/// Gives a file another name in the same directory, durably.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_directory_of(to)
+}
+
+/// Removes a file that nobody needs; that it can't be removed is no failure.
+pub fn discard(path: &Path) {
+    drop(std::fs::remove_file(path));
+}
+
+/// Removes the files whose names begin with `prefix`, except `kept`.
+pub fn remove_others(prefix: &Path, kept: &Path) -> io::Result<()> {
+    let Some(name) = prefix.file_name() else { return Ok(()) };
+    for entry in std::fs::read_dir(directory_of(prefix))? {
+        let entry = entry?;
+        let begins = entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes());
+        if begins && Some(entry.file_name().as_os_str()) != kept.file_name() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Creates `<path>.<what>-N` with the first N that is free.
-fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
+pub fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
     for number in 1u32.. {
         let mut name = path.as_os_str().to_os_string();
         name.push(format!(".{what}-{number}"));
@@ -188,26 +256,30 @@ fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
     Err(io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
-/// Copies everything from `offset` to the end of `storage` into a new file `<path>.torn-N`, durably, and returns its
+/// Copies everything from `offset` to the end of `storage` into a new file `<path>.<what>-N`, durably, and returns its
 /// name: bytes are cut from a log only after they are safe elsewhere.
-pub fn save_torn_tail(path: &Path, storage: &impl Storage, offset: u64) -> io::Result<PathBuf> {
-    let (name, file) = create_beside(path, "torn")?;
-    if let Err(error) = copy_tail(storage, offset, file) {
-        drop(std::fs::remove_file(&name));
+pub fn save_tail(path: &Path, what: &str, storage: &impl Storage, offset: u64) -> io::Result<PathBuf> {
+    let (name, mut file) = create_beside(path, what)?;
+    if let Err(error) = copy_range(storage, offset..u64::MAX, &mut file).and_then(|()| file.sync_all()) {
+        discard(&name);
         return Err(error);
     }
     sync_directory_of(&name)?;
     Ok(name)
 }
 
-fn copy_tail(storage: &impl Storage, mut offset: u64, mut file: File) -> io::Result<()> {
+/// Writes the bytes `range` of `storage`, as far as there are any, to a file.
+pub fn copy_range(storage: &impl Storage, range: Range<u64>, into: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let count = storage.read_at(&mut buffer, offset)?;
+    let mut offset = range.start;
+    while offset < range.end {
+        let want = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(buffer.len());
+        let count = storage.read_at(&mut buffer[..want], offset)?;
         if count == 0 {
-            return file.sync_all();
+            break;
         }
-        file.write_all(&buffer[..count])?;
+        into.write_all(&buffer[..count])?;
         offset += count as u64;
     }
+    Ok(())
 }

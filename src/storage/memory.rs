@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{AppendError, Storage};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 
 /// Bytes in memory. Fields are public: a test damages `bytes` and sets the faults it wants.
@@ -17,6 +19,8 @@ pub struct MemoryStorage {
     pub broken: bool,
     /// Successful syncs so far.
     pub syncs: u32,
+    /// The files beside the log, by suffix.
+    pub beside: RefCell<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Storage for MemoryStorage {
@@ -56,6 +60,15 @@ impl Storage for MemoryStorage {
         }
         self.syncs_left = self.syncs_left.map(|left| left - 1);
         self.syncs += 1;
+        Ok(())
+    }
+
+    fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.beside.borrow().get(suffix).cloned())
+    }
+
+    fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
+        self.beside.borrow_mut().insert(suffix.to_owned(), bytes.to_vec());
         Ok(())
     }
 }

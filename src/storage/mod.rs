@@ -1,4 +1,5 @@
-//! Where the bytes of a log lie: five verbs, so that every fault can be made by a test.
+//! Where the bytes of a log lie: five verbs, so that every fault can be made by a test; and small files that stand
+//! beside the log under its name and a suffix.
 //!
 //! [`mod@file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is
 //! the twin for tests and the place where faults are injected.
@@ -25,6 +26,23 @@ pub trait Storage {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Returns when everything is durable.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// The file beside the log whose name ends with `suffix`; `None` if there is none.
+    fn read_beside(&self, _suffix: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+    /// Puts a file beside the log, whole or not at all, but not durably: it must be one that can be lost.
+    fn write_beside(&self, _suffix: &str, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    /// What tells this log from another one under the same name; 0 if nothing does.
+    fn inode(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+    /// When the bytes were changed last, in nanoseconds of some clock; 0 if nothing tells.
+    fn modified(&self) -> io::Result<u64> {
+        Ok(0)
+    }
 }
 
 /// An append that failed, perhaps half-way.

@@ -3,7 +3,7 @@
 //! ```text
 //! "CKPT" [wal_offset:8] [num_keys:4]
 //! num_keys x   [key_len:2][key][value_len:2][value]                 what the lesson (w10-l05) asks for
-//! "LSCK" [version:4] [lsn:8] [history:16] [num_tombstones:8]        our trailer, which a lesson's reader ignores
+//! "LSCK" [version:4] [lsn:8] [history:8] [0:8] [num_tombstones:8]   our trailer, which a lesson's reader ignores
 //! num_keys x   [timestamp:8]                                        in the order of the keys above
 //! num_tombstones x [key_len:2][key][timestamp:8]
 //! [crc32:4] "LSCKEND\n"                                            the CRC is over every byte before it
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::kv::{Entry, StateMachine};
 use crate::storage::Storage;
 use crate::storage::file;
-use crate::types::{Lsn, Timestamp};
+use crate::types::{History, Lsn, Timestamp};
 use std::io::Write;
 use std::path::Path;
 
@@ -37,8 +37,8 @@ pub struct Covered {
     pub offset: u64,
     /// LSN of the last record covered; [`Lsn::ZERO`] if it is not known.
     pub lsn: Lsn,
-    /// Identity of the log's history; zero if it is not known.
-    pub history: u128,
+    /// What the log had been through up to there, if the LSN is known.
+    pub history: History,
 }
 
 /// A writer that computes the CRC of what passes through.
@@ -83,7 +83,8 @@ pub fn write(store: &impl StateMachine, path: &Path, covered: Covered) -> Result
         out.put(TRAILER_MAGIC)?;
         out.put(&VERSION.to_le_bytes())?;
         out.put(&covered.lsn.0.to_le_bytes())?;
-        out.put(&covered.history.to_le_bytes())?;
+        out.put(&covered.history.0.to_le_bytes())?;
+        out.put(&[0; 8])?;
         out.put(&tombstones.to_le_bytes())?;
         store.for_each(&mut |entry| {
             if entry.value.is_none() {
@@ -107,6 +108,7 @@ pub struct Checkpoint<'s, S: Storage> {
     tombstones: u64,
     /// Where the time stamps begin; `None` without our trailer.
     timestamps_at: Option<u64>,
+    crc: Option<u32>,
 }
 
 const HEADER_LEN: u64 = 16;
@@ -130,6 +132,7 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
         keys,
         tombstones: 0,
         timestamps_at: None,
+        crc: None,
     };
     if reader.offset() == len {
         let mut last = [0; END.len()];
@@ -140,7 +143,8 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
         return Err(Error::Malformed("bytes after the checkpoint's last entry are no trailer"));
     }
     found.covered.lsn = Lsn(reader.u64()?);
-    found.covered.history = u128::from_le_bytes(reader.array::<16>()?);
+    found.covered.history = History(reader.u64()?);
+    reader.u64()?;
     found.tombstones = reader.u64()?;
     found.timestamps_at = Some(reader.offset());
     for _ in 0..keys {
@@ -154,6 +158,7 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
     if reader.u32()? != computed {
         return Err(Error::Malformed("the checkpoint's CRC does not match"));
     }
+    found.crc = Some(computed);
     if &reader.array::<8>()? != END || reader.offset() != len {
         return Err(Error::Malformed("the checkpoint has bytes after its CRC"));
     }
@@ -167,8 +172,14 @@ impl<S: Storage> Checkpoint<'_, S> {
         self.keys
     }
 
-    /// Applies every entry to `store` by the conflict rule.
-    pub fn apply(&self, store: &mut impl StateMachine) -> Result<()> {
+    /// The CRC in its trailer; `None` without one.
+    #[must_use]
+    pub fn crc(&self) -> Option<u32> {
+        self.crc
+    }
+
+    /// Calls `visit` for every live key, then for every tombstone.
+    pub fn for_each(&self, mut visit: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
         let mut entries = Reader::new(self.storage, HEADER_LEN);
         let mut stamps = self.timestamps_at.map(|at| Reader::new(self.storage, at));
         let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -179,25 +190,28 @@ impl<S: Storage> Checkpoint<'_, S> {
                 Some(stamps) => Timestamp(stamps.u64()?),
                 None => Timestamp::NONE,
             };
-            apply_entry(store, Entry { key: &key, value: Some(&value), timestamp })?;
+            visit(Entry { key: &key, value: Some(&value), timestamp })?;
         }
         if let Some(mut tombstones) = stamps {
             for _ in 0..self.tombstones {
                 tombstones.string_into(&mut key)?;
                 let timestamp = Timestamp(tombstones.u64()?);
-                apply_entry(store, Entry { key: &key, value: None, timestamp })?;
+                visit(Entry { key: &key, value: None, timestamp })?;
             }
         }
         Ok(())
     }
-}
 
-fn apply_entry(store: &mut impl StateMachine, entry: Entry<'_>) -> Result<()> {
-    clock::observe(entry.timestamp);
-    let op = if entry.value.is_some() { Op::Set } else { Op::Del };
-    let value = entry.value.unwrap_or_default();
-    store.apply(&Record { op, key: entry.key, value, timestamp: entry.timestamp })?;
-    Ok(())
+    /// Applies every entry to `store` by the conflict rule.
+    pub fn apply(&self, store: &mut impl StateMachine) -> Result<()> {
+        self.for_each(|entry| {
+            clock::observe(entry.timestamp);
+            let op = if entry.value.is_some() { Op::Set } else { Op::Del };
+            let value = entry.value.unwrap_or_default();
+            store.apply(&Record { op, key: entry.key, value, timestamp: entry.timestamp })?;
+            Ok(())
+        })
+    }
 }
 
 /// Reads forward through a window, summing what it passes.

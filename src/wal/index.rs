@@ -1,30 +1,39 @@
 //! LSN -> byte offset, sparse and of fixed size: no allocation however long the log grows.
 //!
-//! Every `stride`-th record's offset is kept; when the table is full every second one is dropped and the stride
+//! Every `stride`-th record's place is kept; when the table is full every second one is dropped and the stride
 //! doubles. A lookup gives the nearest record at or before the wanted one; the caller walks the rest, at most
 //! `stride` record headers.
 #![forbid(unsafe_code)]
 
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
 
 const SLOTS: usize = 16_384;
 const FIRST_STRIDE: u64 = 256;
 
-/// A sparse index. Slot `i` holds the offset of record `base + 1 + i * stride`. Zeroed memory is not a valid index;
+/// Where a record begins, and what the log has been through before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Byte offset.
+    pub offset: u64,
+    /// The history of the records before it.
+    pub before: History,
+}
+
+/// A sparse index. Slot `i` holds the mark of record `base + 1 + i * stride`. Zeroed memory is not a valid index;
 /// [`reset`](SparseIndex::reset) makes one.
 #[derive(Clone, Debug)]
 pub struct SparseIndex {
     base: Lsn,
     stride: u64,
     used: usize,
-    offsets: [u64; SLOTS],
+    marks: [Mark; SLOTS],
 }
 
 impl SparseIndex {
     /// An empty index of a log whose first record has LSN `base + 1`.
     #[must_use]
     pub fn new(base: Lsn) -> SparseIndex {
-        SparseIndex { base, stride: FIRST_STRIDE, used: 0, offsets: [0; SLOTS] }
+        SparseIndex { base, stride: FIRST_STRIDE, used: 0, marks: [Mark::default(); SLOTS] }
     }
 
     /// Empties the index in place.
@@ -34,15 +43,39 @@ impl SparseIndex {
         self.used = 0;
     }
 
-    /// Notes that record `lsn` begins at `offset`. Records must be noted in order, each of them.
-    pub fn note(&mut self, lsn: Lsn, offset: u64) {
+    /// Takes over another index, in place: only what is in use is copied.
+    pub fn copy_from(&mut self, other: &SparseIndex) {
+        (self.base, self.stride, self.used) = (other.base, other.stride, other.used);
+        self.marks[..self.used].copy_from_slice(&other.marks[..other.used]);
+    }
+
+    /// How many records lie between two marks, and the marks.
+    #[must_use]
+    pub fn parts(&self) -> (u64, &[Mark]) {
+        (self.stride, &self.marks[..self.used])
+    }
+
+    /// Makes the index from its parts, for a log whose first record has LSN `base + 1`. `false`: they are none.
+    pub fn set_parts(&mut self, base: Lsn, stride: u64, marks: impl ExactSizeIterator<Item = Mark>) -> bool {
+        if marks.len() > SLOTS || stride < FIRST_STRIDE || !stride.is_power_of_two() {
+            return false;
+        }
+        (self.base, self.stride, self.used) = (base, stride, marks.len());
+        for (to, from) in self.marks.iter_mut().zip(marks) {
+            *to = from;
+        }
+        true
+    }
+
+    /// Notes where record `lsn` begins. Records must be noted in order, each of them.
+    pub fn note(&mut self, lsn: Lsn, offset: u64, before: History) {
         let ordinal = lsn.since(self.base.next());
         if ordinal != self.used as u64 * self.stride {
             return;
         }
         if self.used == SLOTS {
             for slot in 0..SLOTS / 2 {
-                self.offsets[slot] = self.offsets[slot * 2];
+                self.marks[slot] = self.marks[slot * 2];
             }
             self.used = SLOTS / 2;
             self.stride *= 2;
@@ -50,27 +83,21 @@ impl SparseIndex {
                 return;
             }
         }
-        self.offsets[self.used] = offset;
+        self.marks[self.used] = Mark { offset, before };
         self.used += 1;
     }
 
-    /// Forgets every record from `lsn` on.
-    pub fn truncate_from(&mut self, lsn: Lsn) {
-        let ordinal = lsn.since(self.base.next());
-        let keep = ordinal.div_ceil(self.stride);
-        self.used = self.used.min(usize::try_from(keep).unwrap_or(usize::MAX));
-    }
-
-    /// The last noted record at or before `lsn`, and its offset. For an empty index the first record at 0.
+    /// The last noted record at or before `lsn`, and its mark. `None` for an empty index, and for a record before the
+    /// first.
     #[must_use]
-    pub fn floor(&self, lsn: Lsn) -> (Lsn, u64) {
+    pub fn floor(&self, lsn: Lsn) -> Option<(Lsn, Mark)> {
         let first = self.base.next();
-        if self.used == 0 {
-            return (first, 0);
+        if self.used == 0 || lsn < first {
+            return None;
         }
         let wanted = usize::try_from(lsn.since(first) / self.stride).unwrap_or(usize::MAX);
         let slot = wanted.min(self.used - 1);
-        (first.plus(slot as u64 * self.stride), self.offsets[slot])
+        Some((first.plus(slot as u64 * self.stride), self.marks[slot]))
     }
 }
 
@@ -81,30 +108,24 @@ mod tests {
     #[test]
     fn the_floor_is_a_noted_record_and_near_however_long_the_log() {
         let mut index = SparseIndex::new(Lsn(1000));
+        assert_eq!(index.floor(Lsn(1001)), None);
         let records = SLOTS as u64 * FIRST_STRIDE * 5;
         for ordinal in 0..records {
-            index.note(Lsn(1001 + ordinal), ordinal * 27);
+            index.note(Lsn(1001 + ordinal), ordinal * 27, History(ordinal));
         }
         for ordinal in (0..records).step_by(9973) {
-            let (lsn, offset) = index.floor(Lsn(1001 + ordinal));
-            assert_eq!(offset, (lsn.0 - 1001) * 27);
+            let (lsn, mark) = index.floor(Lsn(1001 + ordinal)).unwrap();
+            assert_eq!(mark, Mark { offset: (lsn.0 - 1001) * 27, before: History(lsn.0 - 1001) });
             assert!(lsn.0 <= 1001 + ordinal && 1001 + ordinal - lsn.0 < FIRST_STRIDE * 16);
         }
-    }
-
-    #[test]
-    fn after_a_truncation_new_offsets_are_noted_again() {
-        let mut index = SparseIndex::new(Lsn::ZERO);
-        for lsn in 1..=1000 {
-            index.note(Lsn(lsn), lsn * 10);
-        }
-        index.truncate_from(Lsn(600));
-        for lsn in 600..=1000 {
-            index.note(Lsn(lsn), lsn * 20);
-        }
-        for lsn in 1..=1000 {
-            let (at, offset) = index.floor(Lsn(lsn));
-            assert_eq!(offset, at.0 * if at.0 < 600 { 10 } else { 20 });
+        assert_eq!(index.floor(Lsn(1000)), None);
+        let mut copy = SparseIndex::new(Lsn::ZERO);
+        copy.copy_from(&index);
+        let (stride, marks) = index.parts();
+        let mut made = SparseIndex::new(Lsn::ZERO);
+        assert!(made.set_parts(Lsn(1000), stride, marks.iter().copied()));
+        for same in [copy, made] {
+            assert_eq!(same.floor(Lsn(77_777)), index.floor(Lsn(77_777)));
         }
     }
 }

@@ -4,11 +4,15 @@
 //! store. [`Wal`] ties them to one open file for the Rust API; the C layer ties the same parts to a descriptor.
 
 pub mod checkpoint;
+pub mod compact;
 pub mod crc;
 pub mod index;
+pub mod index_file;
+pub mod meta;
 pub mod record;
 pub mod recovery;
 pub mod scan;
+pub mod snapshot;
 pub mod tail;
 
 use crate::clock;
@@ -16,7 +20,8 @@ use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::storage::Storage;
 use crate::storage::file::{self, FileStorage};
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
+use compact::{Compacted, Retention};
 use record::Record;
 use scan::{Position, Tail};
 use std::fs::File;
@@ -33,7 +38,7 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
     match scan::judge_end(reader, &end)? {
         Tail::Clean => Ok(()),
         Tail::Torn => {
-            let kept = file::save_torn_tail(path, reader, offset)?;
+            let kept = file::save_tail(path, "torn", reader, offset)?;
             let bytes = reader.len()?.saturating_sub(offset);
             crate::log_warn!(
                 "{}: a torn record at offset {offset} (after LSN {}) was cut off; its {bytes} bytes are kept in {}",
@@ -83,6 +88,8 @@ pub fn encode_all(records: &[Record<'_>], into: &mut Vec<u8>) -> Result<Vec<usiz
 #[derive(Debug)]
 pub struct Wal<S: Storage = FileStorage<File>> {
     storage: S,
+    /// Its name; empty for a log that is no file.
+    path: PathBuf,
     tail: Box<LogTail>,
     latched: bool,
     scratch: Vec<u8>,
@@ -93,16 +100,72 @@ impl Wal {
     pub fn open(path: impl AsRef<Path>) -> Result<Wal> {
         let path = path.as_ref();
         let file = file::open_append(path)?;
-        file.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => Error::Locked,
-            std::fs::TryLockError::Error(error) => Error::Io(error),
-        })?;
+        lock(&file)?;
         let reader = file::reopen_for_reading(&file)?;
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();
         repair(path, &reader, &mut storage, &mut tail)?;
-        Ok(Wal { storage, tail, latched: false, scratch: Vec::new() })
+        Ok(Wal { storage, path: absolute(path), tail, latched: false, scratch: Vec::new() })
     }
+
+    /// Drops the records that the checkpoint at `checkpoint_path` covers and that `keep` does not want, nor `slowest`,
+    /// the LSN that the slowest follower has acknowledged. A crash at any moment leaves the old log or the new one.
+    ///
+    /// Errors: [`Error::Malformed`]: the checkpoint is damaged, or not of this log; nothing was changed.
+    pub fn compact(
+        &mut self,
+        checkpoint_path: impl AsRef<Path>,
+        keep: &Retention,
+        slowest: Option<Lsn>,
+    ) -> Result<Compacted> {
+        let reader = file::open_read(&self.path)?;
+        let plan = compact::plan(checkpoint_path.as_ref(), &reader, &self.tail, keep, slowest)?;
+        if plan.records > 0 {
+            let file = compact::drop_front(&self.path, &reader, &mut self.tail, plan.base)?;
+            self.take_over(file)?;
+        }
+        Ok(plan)
+    }
+
+    /// Drops every record after `lsn`; the bytes are kept in `<path>.cut-N`, whose name is returned. It is the way out
+    /// for a follower whose log has diverged from its leader's. [`Error::OutOfRange`]: the log does not have `lsn`.
+    pub fn truncate_to(&mut self, lsn: Lsn) -> Result<Option<PathBuf>> {
+        let reader = file::open_read(&self.path)?;
+        compact::truncate_to(&self.path, &reader, &mut self.storage, &mut self.tail, lsn)
+    }
+
+    /// Puts a snapshot in the log's and the store's place; see [`snapshot::Incoming::install`].
+    pub(crate) fn install(
+        &mut self,
+        incoming: snapshot::Incoming,
+        origin: meta::Origin,
+        record: &[u8],
+        store: &mut impl StateMachine,
+    ) -> Result<()> {
+        let reader = file::open_read(&self.path)?;
+        let file = incoming.install(&self.path, &reader, &mut self.tail, origin, record, store)?;
+        self.take_over(file)
+    }
+
+    /// Makes ready to take a snapshot in.
+    pub(crate) fn receive_snapshot(&self, snapshot: &snapshot::Snapshot) -> Result<snapshot::Incoming> {
+        snapshot::Incoming::begin(&self.path, snapshot)
+    }
+
+    fn take_over(&mut self, file: File) -> Result<()> {
+        lock(&file)?;
+        self.storage = FileStorage(file);
+        self.latched = false;
+        Ok(())
+    }
+}
+
+/// Takes the lock that keeps a second owner out.
+fn lock(file: &File) -> Result<()> {
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => Error::Locked,
+        std::fs::TryLockError::Error(error) => Error::Io(error),
+    })
 }
 
 impl<S: Storage> Wal<S> {
@@ -113,7 +176,7 @@ impl<S: Storage> Wal<S> {
         if end.damaged {
             return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
         }
-        Ok(Wal { storage, tail, latched: false, scratch: Vec::new() })
+        Ok(Wal { storage, path: PathBuf::new(), tail, latched: false, scratch: Vec::new() })
     }
 
     /// Appends one record; it is durable when this returns its LSN. See [`LogTail::append`] for failures.
@@ -145,6 +208,16 @@ impl<S: Storage> Wal<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Its name; empty for a log that is no file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// LSN before the first record that it has: above [`Lsn::ZERO`] once it was compacted.
+    pub fn base_lsn(&self) -> Lsn {
+        self.tail.base()
     }
 
     /// LSN of the last record.
@@ -179,9 +252,48 @@ impl<S: Storage> Wal<S> {
 }
 
 /// Replays the log at `path` into `store`, stopping at the first record that is not whole; returns how many records
-/// were replayed. A missing file is an error (ENOENT).
+/// were replayed. A missing file is an error (ENOENT). A log that was compacted needs the checkpoint that stands for
+/// its first records: the one in `<path>.ckpt`, which a snapshot puts there, or it is refused.
 pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
-    replay_from(path, &file::open_read(path)?, 0, store)
+    let log = file::open_read(path)?;
+    match meta::origin(&log)? {
+        origin if origin.base == Lsn::ZERO => replay_from(path, &log, 0, store),
+        _ => recover_compacted(path, &log, None, store),
+    }
+}
+
+/// What stands behind the name of a log for the checkpoint that a snapshot installed.
+pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
+
+/// Recovers a log that does not begin with record 1: the first of the checkpoint given and the one that a snapshot put
+/// beside the log that fits is loaded, and what it does not cover replayed.
+fn recover_compacted(
+    path: &Path,
+    log: &FileStorage<File>,
+    given: Option<&Path>,
+    store: &mut impl StateMachine,
+) -> Result<u64> {
+    let mut tail = Box::<LogTail>::default();
+    tail.refresh(log)?;
+    let beside = file::beside(path, CHECKPOINT_SUFFIX);
+    for candidate in given.into_iter().chain([beside.as_path()]) {
+        let found = file::open_read(candidate).map_err(Error::from).and_then(|storage| {
+            let found = checkpoint::verify(&storage)?;
+            let offset = recovery::offset_behind(&found.covered, log, &tail)?;
+            found.apply(store)?;
+            Ok(offset)
+        });
+        match found {
+            Ok(offset) => return replay_from(path, log, offset, store),
+            Err(error) => crate::log_warn!(
+                "{}: not used for {}, which begins after LSN {}: {error}",
+                candidate.display(),
+                path.display(),
+                tail.base()
+            ),
+        }
+    }
+    Err(recovery::refuse())
 }
 
 fn replay_from(path: &Path, storage: &impl Storage, offset: u64, store: &mut impl StateMachine) -> Result<u64> {
@@ -249,14 +361,21 @@ pub fn find_recent(
     Ok(found)
 }
 
-/// The CRC of record `lsn`; `None` if the log does not have it.
-pub fn read_crc(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<u32>> {
-    Ok(read_head(storage, tail, lsn)?.map(|(_, crc)| crc))
+/// The CRC of record `lsn`, and the log's history up to it; `None` if the log does not have it.
+pub fn read_past(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<(u32, History)>> {
+    if lsn == tail.last() && !tail.is_empty() {
+        return Ok(Some((tail.last_crc(), tail.history())));
+    }
+    if lsn == tail.base() && lsn > Lsn::ZERO {
+        return Ok(Some((0, tail.origin().history))); // The record itself is gone.
+    }
+    let crc = read_head(storage, tail, lsn)?.map(|(_, crc)| crc);
+    Ok(crc.zip(tail.history_at(storage, lsn)?))
 }
 
 /// The encoded length and the CRC of record `lsn`.
 fn read_head(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<(usize, u32)>> {
-    if lsn == Lsn::ZERO || lsn > tail.last() {
+    if lsn <= tail.base() || lsn > tail.last() {
         return Ok(None);
     }
     let Some(at) = scan::walk(storage, tail.near(lsn), |at| at.lsn >= lsn)? else { return Ok(None) };
@@ -281,6 +400,9 @@ pub fn load_checkpoint(path: &Path, store: &mut impl StateMachine) -> Result<che
 pub fn recover_with_checkpoint(wal_path: &Path, checkpoint_path: &Path, store: &mut impl StateMachine) -> Result<u64> {
     use recovery::{CheckpointState, Plan};
     let log = file::open_read(wal_path)?;
+    if meta::origin(&log)?.base > Lsn::ZERO {
+        return recover_compacted(wal_path, &log, Some(checkpoint_path), store);
+    }
     let opened = match file::open_read(checkpoint_path) {
         Ok(storage) => Some(storage),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -307,12 +429,11 @@ pub fn recover_with_checkpoint(wal_path: &Path, checkpoint_path: &Path, store: &
             CheckpointState::Unusable
         }
     };
-    match (recovery::plan(state, false), found) {
+    match (recovery::plan(state), found) {
         (Plan::Checkpoint(offset), Some(Ok(found))) => {
             found.apply(store)?;
             replay_from(wal_path, &log, offset, store)
         }
-        (Plan::Refuse, _) => Err(recovery::refuse()),
         _ => replay_from(wal_path, &log, 0, store),
     }
 }

@@ -4,7 +4,9 @@
 //! what came before. The choice between checkpoint and whole log is a table ([`plan`]), apart from the reading.
 #![forbid(unsafe_code)]
 
+use super::checkpoint::Covered;
 use super::scan::{self, Position};
+use super::tail::LogTail;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
@@ -53,17 +55,14 @@ pub enum Plan {
     WholeLog,
     /// Load the checkpoint, then replay from this byte.
     Checkpoint(u64),
-    /// Neither gives the whole state: the log has lost its beginning.
-    Refuse,
 }
 
-/// The decision table. `compacted`: the log no longer begins with record 1.
+/// The decision table, for a log that begins with record 1.
 #[must_use]
-pub fn plan(checkpoint: CheckpointState, compacted: bool) -> Plan {
-    match (checkpoint, compacted) {
-        (CheckpointState::Usable(offset), _) => Plan::Checkpoint(offset),
-        (CheckpointState::Missing | CheckpointState::Unusable, false) => Plan::WholeLog,
-        (CheckpointState::Missing | CheckpointState::Unusable, true) => Plan::Refuse,
+pub fn plan(checkpoint: CheckpointState) -> Plan {
+    match checkpoint {
+        CheckpointState::Usable(offset) => Plan::Checkpoint(offset),
+        CheckpointState::Missing | CheckpointState::Unusable => Plan::WholeLog,
     }
 }
 
@@ -88,28 +87,23 @@ pub fn is_boundary(storage: &impl Storage, offset: u64) -> Result<bool> {
     }
 }
 
-/// Refuses what [`plan`] can't recover.
-pub fn refuse() -> Error {
-    Error::Malformed("the log was compacted and the checkpoint is not usable")
+/// Where replay goes on behind a checkpoint of a compacted log, whose offset means nothing any more: its LSN does. It
+/// must stand for every record that is gone, and for the same ones as far as the log can tell.
+pub fn offset_behind(covered: &Covered, storage: &impl Storage, tail: &LogTail) -> Result<u64> {
+    if covered.lsn < tail.base() {
+        return Err(Error::Malformed("it covers less than was dropped from the log"));
+    }
+    if covered.lsn > tail.last() {
+        return Ok(tail.len());
+    }
+    if tail.history_at(storage, covered.lsn)? != Some(covered.history) {
+        return Err(Error::Malformed("it was taken from another log"));
+    }
+    let at = scan::walk(storage, tail.near(covered.lsn.next()), |at| at.lsn > covered.lsn)?;
+    at.map(|at| at.offset).ok_or(Error::Malformed("the log ends before it"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_combination_has_one_plan() {
-        use CheckpointState::{Missing, Unusable, Usable};
-        let table = [
-            (Missing, false, Plan::WholeLog),
-            (Missing, true, Plan::Refuse),
-            (Unusable, false, Plan::WholeLog),
-            (Unusable, true, Plan::Refuse),
-            (Usable(27), false, Plan::Checkpoint(27)),
-            (Usable(27), true, Plan::Checkpoint(27)),
-        ];
-        for (checkpoint, compacted, expected) in table {
-            assert_eq!(plan(checkpoint, compacted), expected);
-        }
-    }
+/// A log that begins later, and no checkpoint stands for what is gone.
+pub fn refuse() -> Error {
+    Error::Malformed("the log was compacted and no usable checkpoint stands for what was dropped")
 }

@@ -135,6 +135,16 @@ fn visit_chunk(
 /// Walks record headers from `from` without looking at their content, until `stop` holds for a record's position.
 /// `None`: the log ends, or makes no sense, before that.
 pub fn walk(storage: &impl Storage, from: Position, stop: impl Fn(Position) -> bool) -> Result<Option<Position>> {
+    walk_heads(storage, from, stop, |_| ())
+}
+
+/// As [`walk`], and calls `pass` with the first 8 bytes of each record that it passes.
+pub fn walk_heads(
+    storage: &impl Storage,
+    from: Position,
+    stop: impl Fn(Position) -> bool,
+    mut pass: impl FnMut([u8; 8]),
+) -> Result<Option<Position>> {
     let mut at = from;
     let mut buffer = vec![0; 64 * 1024];
     let mut start = at.offset;
@@ -150,6 +160,7 @@ pub fn walk(storage: &impl Storage, from: Position, stop: impl Fn(Position) -> b
             continue;
         }
         let Some(len) = record::frame_len(&buffer[inside..filled]) else { return Ok(None) };
+        pass(buffer[inside..].first_chunk().copied().unwrap_or_default());
         at = Position { offset: at.offset + len as u64, lsn: at.lsn.next() };
     }
     Ok((at.offset <= storage.len()?).then_some(at))

@@ -1,15 +1,17 @@
-//! What a writer knows of its log beside the bytes: where it ends, how many records it has, where they lie.
+//! What a writer knows of its log beside the bytes: where it begins and ends, how many records it has, where they lie.
 //!
 //! The state is plain and of fixed size, so the C layer can keep it beside a `struct wal_writer`, whose layout has no
 //! room for it. All writes of the crate to a log go through [`LogTail::append`].
 #![forbid(unsafe_code)]
 
 use super::index::SparseIndex;
+use super::index_file;
+use super::meta::{self, Origin};
 use super::scan::{self, End, Position};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
-use crate::types::Lsn;
+use crate::types::{History, Lsn};
 
 /// The end of a log.
 #[derive(Clone, Debug)]
@@ -18,29 +20,83 @@ pub struct LogTail {
     len: u64,
     /// LSN of the last record.
     last: Lsn,
-    /// LSN before the first record of the file.
-    base: Lsn,
+    /// What the log has been through up to there.
+    history: History,
+    /// What comes before the first record of the file.
+    origin: Origin,
     /// Where the last record begins, and the first 8 bytes (CRC and length) of the first and the last record: they tell
     /// whether a file that looks like this log still is.
     last_at: u64,
     heads: [[u8; 8]; 2],
+    /// Up to which record the index file is known to reach.
+    saved: Lsn,
     index: SparseIndex,
 }
 
 impl Default for LogTail {
     fn default() -> LogTail {
-        let index = SparseIndex::new(Lsn::ZERO);
-        LogTail { len: 0, last: Lsn::ZERO, base: Lsn::ZERO, last_at: 0, heads: [[0; 8]; 2], index }
+        LogTail {
+            len: 0,
+            last: Lsn::ZERO,
+            history: History::EMPTY,
+            origin: Origin::default(),
+            last_at: 0,
+            heads: [[0; 8]; 2],
+            saved: Lsn::ZERO,
+            index: SparseIndex::new(Lsn::ZERO),
+        }
     }
+}
+
+/// The parts of a tail that an index file keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) origin: Origin,
+    pub(super) len: u64,
+    pub(super) last: Lsn,
+    pub(super) history: History,
+    pub(super) last_at: u64,
+    pub(super) heads: [[u8; 8]; 2],
 }
 
 impl LogTail {
     /// Makes this the state of an empty log, in place.
     pub fn reset(&mut self) {
-        self.len = 0;
-        self.last = Lsn::ZERO;
-        self.base = Lsn::ZERO;
-        self.index.reset(Lsn::ZERO);
+        self.begin(Origin::default());
+    }
+
+    fn begin(&mut self, origin: Origin) {
+        (self.len, self.last_at) = (0, 0);
+        (self.last, self.history) = (origin.base, origin.history);
+        (self.origin, self.saved) = (origin, origin.base);
+        self.heads = [[0; 8]; 2];
+        self.index.reset(origin.base);
+    }
+
+    /// Takes over what another tail knows, in place: it is too large for a thread's stack.
+    pub fn copy_from(&mut self, other: &LogTail) {
+        self.set_summary(&other.summary());
+        self.saved = other.saved;
+        self.index.copy_from(&other.index);
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let LogTail { len, last, history, origin, last_at, heads, .. } = *self;
+        Summary { origin, len, last, history, last_at, heads }
+    }
+
+    pub(super) fn set_summary(&mut self, summary: &Summary) {
+        let Summary { origin, len, last, history, last_at, heads } = *summary;
+        (self.origin, self.len, self.last, self.history) = (origin, len, last, history);
+        (self.last_at, self.heads, self.saved) = (last_at, heads, last);
+    }
+
+    pub(super) fn index(&self) -> &SparseIndex {
+        &self.index
+    }
+
+    pub(super) fn index_mut(&mut self) -> &mut SparseIndex {
+        &mut self.index
     }
 
     /// Bytes of whole records.
@@ -49,7 +105,7 @@ impl LogTail {
         self.len
     }
 
-    /// Whether the log has no record.
+    /// Whether the file has no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -61,6 +117,30 @@ impl LogTail {
         self.last
     }
 
+    /// LSN before the first record that the file has.
+    #[must_use]
+    pub fn base(&self) -> Lsn {
+        self.origin.base
+    }
+
+    /// Where the log begins.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// What the log has been through up to its last record.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.history
+    }
+
+    /// Where the last record begins, and the first 8 bytes of the first and the last record.
+    #[must_use]
+    pub fn ends(&self) -> (u64, [[u8; 8]; 2]) {
+        (self.last_at, self.heads)
+    }
+
     /// Where the next record will stand.
     #[must_use]
     pub fn next(&self) -> Position {
@@ -70,8 +150,33 @@ impl LogTail {
     /// A place at or shortly before record `lsn`, to walk from.
     #[must_use]
     pub fn near(&self, lsn: Lsn) -> Position {
-        let (lsn, offset) = self.index.floor(lsn);
-        Position { offset, lsn }
+        if lsn > self.last {
+            return self.next();
+        }
+        match self.index.floor(lsn) {
+            Some((lsn, mark)) => Position { offset: mark.offset, lsn },
+            None => Position { offset: 0, lsn: self.base().next() },
+        }
+    }
+
+    /// What the log has been through up to record `lsn`; `None` if it does not have it and does not end there.
+    pub fn history_at(&self, storage: &impl Storage, lsn: Lsn) -> Result<Option<History>> {
+        if lsn == self.last {
+            return Ok(Some(self.history));
+        }
+        if lsn == self.base() {
+            return Ok(Some(self.origin.history));
+        }
+        if lsn > self.last || lsn < self.base() {
+            return Ok(None);
+        }
+        let from = Position { offset: 0, lsn: self.base().next() };
+        let (from, mut history) = match self.index.floor(lsn) {
+            Some((lsn, mark)) => (Position { offset: mark.offset, lsn }, mark.before),
+            None => (from, self.origin.history),
+        };
+        let walked = scan::walk_heads(storage, from, |at| at.lsn > lsn, |head| history = history.then(head))?;
+        Ok(walked.map(|_| history))
     }
 
     /// The CRC of the last record; 0 for an empty log.
@@ -88,30 +193,47 @@ impl LogTail {
     }
 
     /// Brings the state up to date with a log that someone else (a forked child, a second writer) appended to, cut or
-    /// replaced. Reads only what is new when the log has grown. Returns how the log ends.
+    /// replaced. Reads only what is new when the log has grown, and what the index file does not cover when nothing is
+    /// known. Returns how the log ends.
     pub fn refresh(&mut self, storage: &impl Storage) -> Result<End> {
         let len = storage.len()?;
-        if len < self.len || !self.is_of(storage)? {
+        if len == 0 {
             self.reset();
+        } else if len < self.len || !self.is_of(storage)? {
+            self.begin(meta::origin(storage)?);
+            index_file::load(self, storage, len)?;
         }
+        self.read_from_here(storage, len)
+    }
+
+    /// Makes this the state of a log that begins at `origin`, whatever a meta file says.
+    pub(super) fn rescan(&mut self, storage: &impl Storage, origin: Origin) -> Result<End> {
+        self.begin(origin);
+        self.read_from_here(storage, storage.len()?)
+    }
+
+    fn read_from_here(&mut self, storage: &impl Storage, len: u64) -> Result<End> {
         let from = self.next();
         if from.offset == len {
             return Ok(End { next: from, damaged: false, cut: false });
         }
         let end = scan::scan(storage, from, len, |batch| {
             let mut lsn = batch.first;
+            let base = batch.offsets.first().copied().unwrap_or_default();
             for (record, offset) in batch.records.iter().zip(batch.offsets) {
                 clock::observe(record.timestamp);
-                self.index.note(lsn, *offset);
+                self.index.note(lsn, *offset, self.history);
+                self.history = self.history.then(head_at(batch.encoded, offset - base));
                 lsn = lsn.next();
             }
-            if let (Some(first), Some(last)) = (batch.offsets.first(), batch.offsets.last()) {
-                self.note_heads(batch.encoded, *first, *last);
+            if let Some(last) = batch.offsets.last() {
+                self.note_heads(batch.encoded, base, *last);
             }
             Ok(())
         })?;
         self.len = end.next.offset;
         self.last = end.last();
+        self.save_index(storage);
         Ok(end)
     }
 
@@ -149,33 +271,39 @@ impl LogTail {
         for end in ends {
             self.last = self.last.next();
             last_at = self.len + start as u64;
-            self.index.note(self.last, last_at);
+            self.index.note(self.last, last_at, self.history);
+            self.history = self.history.then(head_at(encoded, start as u64));
             start = *end;
         }
         self.note_heads(encoded, self.len, last_at);
         self.len += encoded.len() as u64;
+        self.save_index(storage);
         Ok(self.last)
     }
-}
 
-impl LogTail {
+    /// Writes the index file anew when the log has grown far beyond it. It can be lost, so a failure is none.
+    fn save_index(&mut self, storage: &impl Storage) {
+        if self.last.since(self.saved) >= index_file::INTERVAL {
+            self.saved = self.last;
+            if let Err(error) = index_file::save(self, storage) {
+                crate::log_info!("the log's index file was not written: {error}");
+            }
+        }
+    }
+
     /// Notes how the first and the last record begin. `encoded` begins at byte `first` of the log.
     fn note_heads(&mut self, encoded: &[u8], first: u64, last: u64) {
-        let head = |at: u64| {
-            let start = usize::try_from(at - first).unwrap_or(usize::MAX);
-            encoded.get(start..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default()
-        };
         if first == 0 {
-            self.heads[0] = head(0);
+            self.heads[0] = head_at(encoded, 0);
         }
-        self.heads[1] = head(last);
+        self.heads[1] = head_at(encoded, last - first);
         self.last_at = last;
     }
 
     /// Whether `storage` begins, and goes on at the last record, as this state says.
     fn is_of(&self, storage: &impl Storage) -> Result<bool> {
         if self.len == 0 {
-            return Ok(true);
+            return Ok(false);
         }
         for (at, head) in [(0, self.heads[0]), (self.last_at, self.heads[1])] {
             let mut there = [0; 8];
@@ -185,6 +313,12 @@ impl LogTail {
         }
         Ok(true)
     }
+}
+
+/// The first 8 bytes of the record at byte `at` of `encoded`.
+fn head_at(encoded: &[u8], at: u64) -> [u8; 8] {
+    let start = usize::try_from(at).unwrap_or(usize::MAX);
+    encoded.get(start..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default()
 }
 
 /// An append that failed; the log is what it was.

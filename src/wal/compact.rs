@@ -1,0 +1,230 @@
+//! A log whose first records are dropped, or that begins anew behind a snapshot: another file under the same name.
+//!
+//! Which records may go is decided from numbers ([`keep_from`]). The new file is written and fsynced under a temporary
+//! name, then `<wal>.meta` gets an entry for it beside that of the old one, then it takes the old one's place. A crash
+//! before the rename(2) leaves the old log, one after it the new log, and both know where they begin.
+#![forbid(unsafe_code)]
+
+use super::checkpoint::{self, Covered};
+use super::meta::{self, Origin};
+use super::scan::{self, Position};
+use super::tail::LogTail;
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+use crate::storage::file::{self, FileStorage};
+use crate::types::Lsn;
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// What a log keeps although a checkpoint covers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// At least so many of its last records.
+    pub records: u64,
+    /// At least so many bytes of its last records.
+    pub bytes: u64,
+    /// What the slowest follower online has not acknowledged, if that is no more than so many bytes.
+    pub follower_bytes: u64,
+}
+
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Records dropped.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// The LSN before the first record that is left.
+    pub base: Lsn,
+}
+
+/// The LSN before the first record that stays.
+///
+/// The last record that the checkpoint covers stays too: its log is never empty, and a follower that gets the
+/// checkpoint gets this record with it. `at_bytes` is the last LSN behind which the retained bytes lie; `slowest` the
+/// LSN that the slowest follower online has acknowledged, if it is to be waited for.
+#[must_use]
+pub fn keep_from(covered: Lsn, last: Lsn, keep: &Retention, at_bytes: Lsn, slowest: Option<Lsn>) -> Lsn {
+    let before_covered = covered.0.min(last.0).saturating_sub(1);
+    let by_records = last.0.saturating_sub(keep.records);
+    let by_follower = slowest.map_or(u64::MAX, |lsn| lsn.0);
+    Lsn(before_covered.min(by_records).min(by_follower).min(at_bytes.0))
+}
+
+/// Finds what a compaction would drop; 0 records: nothing.
+pub fn plan(
+    checkpoint_path: &Path,
+    storage: &impl Storage,
+    tail: &LogTail,
+    keep: &Retention,
+    slowest: Option<Lsn>,
+) -> Result<Compacted> {
+    let covered = covered_by(checkpoint_path, storage, tail)?;
+    let offset_behind = |lsn: Lsn| -> Result<u64> {
+        let at = scan::walk(storage, tail.near(lsn.next()), |at| at.lsn > lsn)?;
+        Ok(at.map_or(0, |at| at.offset))
+    };
+    let at_bytes = lsn_before_bytes(storage, tail, keep.bytes)?;
+    let slowest = match slowest.filter(|lsn| *lsn > tail.base()) {
+        Some(lsn) if tail.len().saturating_sub(offset_behind(lsn)?) > keep.follower_bytes => None,
+        other => other,
+    };
+    let base = keep_from(covered, tail.last(), keep, at_bytes, slowest);
+    if base <= tail.base() {
+        return Ok(Compacted { base: tail.base(), ..Compacted::default() });
+    }
+    Ok(Compacted { records: base.since(tail.base()), bytes: offset_behind(base)?, base })
+}
+
+/// Reads a checkpoint and finds which of this log's records it covers. One that is damaged, says no LSN (a lesson's),
+/// or was taken from another log is refused.
+pub fn covered_by(checkpoint_path: &Path, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
+    let covered = checkpoint::verify(&file::open_read(checkpoint_path)?)?.covered;
+    let lsn = lsn_of(&covered, storage, tail)?;
+    if covered.lsn > tail.last() {
+        return Err(Error::Malformed("the checkpoint covers more than this log has"));
+    }
+    if covered.lsn > Lsn::ZERO && lsn >= tail.base() && tail.history_at(storage, lsn)? != Some(covered.history) {
+        return Err(Error::Malformed("the checkpoint was taken from another log"));
+    }
+    Ok(lsn)
+}
+
+/// A checkpoint whose writer did not know the LSN says an offset, which means something in a whole log only.
+fn lsn_of(covered: &Covered, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
+    if covered.lsn > Lsn::ZERO {
+        return Ok(covered.lsn);
+    }
+    let unknown = || Error::Malformed("the checkpoint does not say which records it covers");
+    if tail.base() > Lsn::ZERO || covered.offset == 0 || covered.offset > tail.len() {
+        return Err(unknown());
+    }
+    let first = Position { offset: 0, lsn: Lsn(1) };
+    let end = scan::walk(storage, first, |at| at.offset >= covered.offset)?;
+    let end = end.filter(|at| at.offset == covered.offset).ok_or_else(unknown)?;
+    Ok(Lsn(end.lsn.0 - 1))
+}
+
+/// The last LSN behind which at least `bytes` bytes of records lie; [`Lsn::ZERO`] if the log has not so many.
+pub fn lsn_before_bytes(storage: &impl Storage, tail: &LogTail, bytes: u64) -> Result<Lsn> {
+    let Some(limit) = tail.len().checked_sub(bytes) else { return Ok(Lsn::ZERO) };
+    let first = tail.near(tail.base().next());
+    // Record numbers and offsets grow together, so the last noted record before the limit can be searched for.
+    let (mut low, mut high) = (first.lsn.0, tail.last().0);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if tail.near(Lsn(middle)).offset <= limit { low = middle } else { high = middle - 1 }
+    }
+    let near = tail.near(Lsn(low));
+    // The record before which the walk goes past the limit.
+    let before = Cell::new(near.lsn);
+    scan::walk(storage, near, |at| {
+        if at.offset <= limit {
+            before.set(at.lsn);
+        }
+        at.offset > limit || at.lsn > tail.last()
+    })?;
+    Ok(Lsn(before.get().0.saturating_sub(1)))
+}
+
+/// Drops the records up to `base` of the log at `path`, which `tail` knows and `storage` reads. `tail` is about the new
+/// file then, which is returned open for appending.
+pub fn drop_front<F: AsFd>(path: &Path, storage: &FileStorage<F>, tail: &mut LogTail, base: Lsn) -> Result<File> {
+    let missing = || Error::Damaged { offset: tail.near(base).offset, after: base };
+    let history = tail.history_at(storage, base)?.ok_or_else(missing)?;
+    let from = scan::walk(storage, tail.near(base.next()), |at| at.lsn > base)?.ok_or_else(missing)?;
+    let (end, last, through) = (tail.len(), tail.last(), tail.history());
+    let file = replace(path, storage, tail, Origin { base, history }, |new| {
+        file::copy_range(storage, from.offset..end, new)?;
+        Ok(())
+    })?;
+    debug_assert!((tail.last(), tail.history()) == (last, through), "the records are the same");
+    Ok(file)
+}
+
+/// Puts a log that begins at `origin` in the place of the one at `path`; `fill` writes its records.
+pub fn replace<F: AsFd>(
+    path: &Path,
+    storage: &FileStorage<F>,
+    tail: &mut LogTail,
+    origin: Origin,
+    fill: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<File> {
+    let old = (tail.base() > Lsn::ZERO).then(|| meta::Entry::of(storage, tail)).transpose()?;
+    let expected = (!tail.is_empty()).then(|| (tail.last(), tail.history()));
+    let (temporary, mut new) = file::create_beside(path, "tmp")?;
+    let replaced = (|| {
+        fill(&mut new)?;
+        new.sync_all()?;
+        let reader = FileStorage(file::open_read(&temporary)?.0);
+        let end = tail.rescan(&reader, origin)?;
+        let is_same = expected.is_none_or(|(last, history)| tail.last() != last || tail.history() == history);
+        if end.damaged || !is_same {
+            return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
+        }
+        let entries: Vec<_> = old.into_iter().chain([meta::Entry::of(&reader, tail)?]).collect();
+        file::replace(&file::beside(path, meta::SUFFIX), |out| -> Result<()> {
+            Ok(out.write_all(&meta::encode(&entries))?)
+        })?;
+        let appender = file::open_append(&temporary)?;
+        file::rename(&temporary, path)?;
+        Ok(appender)
+    })();
+    if replaced.is_err() {
+        // The old log is still there; what is known of it is read again.
+        file::discard(&temporary);
+        tail.reset();
+        tail.refresh(storage)?;
+    }
+    replaced
+}
+
+/// Drops every record after `lsn` from the log at `path`, which `tail` knows. The bytes are kept in `<path>.cut-N`,
+/// whose name is returned; `None`: there are none.
+pub fn truncate_to<F: AsFd>(
+    path: &Path,
+    reader: &impl Storage,
+    writer: &mut FileStorage<F>,
+    tail: &mut LogTail,
+    lsn: Lsn,
+) -> Result<Option<std::path::PathBuf>> {
+    if lsn < tail.base() || lsn > tail.last() {
+        return Err(Error::OutOfRange { lsn, base: tail.base(), last: tail.last() });
+    }
+    if lsn == tail.last() && reader.len()? == tail.len() {
+        return Ok(None);
+    }
+    let at = scan::walk(reader, tail.near(lsn.next()), |at| at.lsn > lsn)?;
+    let at = at.ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
+    let kept = file::save_tail(path, "cut", reader, at.offset)?;
+    writer.truncate(at.offset)?;
+    writer.sync()?;
+    tail.reset();
+    tail.refresh(reader)?;
+    Ok(Some(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays() {
+        let keep = Retention { records: 10, bytes: 0, follower_bytes: 0 };
+        let all = Lsn(u64::MAX);
+        assert_eq!(
+            keep_from(Lsn(100), Lsn(200), &Retention::default(), all, None),
+            Lsn(99),
+            "the last covered one too"
+        );
+        assert_eq!(keep_from(Lsn(200), Lsn(200), &keep, all, None), Lsn(190));
+        assert_eq!(keep_from(Lsn(200), Lsn(200), &keep, Lsn(150), None), Lsn(150));
+        assert_eq!(keep_from(Lsn(200), Lsn(200), &keep, all, Some(Lsn(77))), Lsn(77));
+        assert_eq!(keep_from(Lsn(0), Lsn(200), &keep, all, None), Lsn(0));
+        assert_eq!(keep_from(Lsn(500), Lsn(200), &Retention::default(), all, None), Lsn(199));
+        assert_eq!(keep_from(Lsn(5), Lsn(5), &keep, all, None), Lsn(0));
+    }
+}
