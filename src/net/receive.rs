@@ -182,7 +182,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
                 crate::log_info!("a control message of unknown type {kind} is passed over");
                 Ok(())
             }
-            None => Err(Error::Protocol("a control message too short for its type")),
+            None => Err(Error::Protocol("a control message that came damaged or is too short for its type")),
         }
     }
 
