@@ -285,8 +285,8 @@ pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
 /// What stands behind the name of a log for the checkpoint that a snapshot installed.
 pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
 
-/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the log
-/// and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
+/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the
+/// log and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
 fn recover_compacted(
     path: &Path,
     log: &FileStorage<File>,
