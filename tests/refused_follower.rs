@@ -7,9 +7,10 @@ mod common;
 
 use common::{Log, Write, quiet};
 use logship::net::catch_up::{self, Source};
-use logship::net::group::{Group, LeaderLog, Member};
+use logship::net::group::{Group, LeaderLog};
 use logship::net::io::Deadline;
 use logship::net::link::{LastFrame, Link};
+use logship::net::member::Member;
 use logship::net::socket;
 use logship::replication::message::{ACK_DIVERGED, ACK_OK, Ack, FLAG_CHECKED, FLAG_LIVENESS, Mark};
 use logship::replication::quorum::Policy;

@@ -6,14 +6,14 @@
 //! and two full socket buffers never wait for each other.
 #![forbid(unsafe_code)]
 
-use super::group::Member;
 use super::io::{self, Deadline, Received};
 use super::link::{CatchUp, CaughtUp, Text};
+use super::member::Member;
 use super::snapshot::{self, Sent};
 use super::sys::{self, POLLIN, POLLOUT, PollFd};
 use crate::error::{Error, Result};
 use crate::net::socket;
-use crate::replication::message::{ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
+use crate::replication::message::{ACK_DIVERGED, ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::{History, Lsn};
@@ -150,7 +150,7 @@ fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, aft
 /// is known of that), and told what comes next, in one go: nothing waits for its answer, since it refuses for itself
 /// what is not its future.
 pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>) -> Result<()> {
-    let mut state = CatchUp { at, sent: 0, first: at.lsn, bytes: 0, asked: None };
+    let mut state = CatchUp::from(at);
     if member.link.progress.is_logship {
         let before = Lsn(at.lsn.0 - 1);
         let mut messages = Vec::new();
@@ -182,9 +182,11 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
     let mut outbox = Outbox::default();
     let (mut asked_until, mut told) = (None, Instant::now());
     loop {
-        let deadline = Deadline::send();
-        while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, into, out))? {
-            wait(member, deadline)?;
+        let asked = member.link.catch_up.and_then(|state| state.asked);
+        if let Err(error) = send_piece(member, source, &mut outbox) {
+            // A follower that refuses closes the connection, and sending may find that out first.
+            let refusal = asked.filter(|_| take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED));
+            return Err(refusal.map_or(error, |lsn| Error::Diverged { lsn }));
         }
         let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
         let is_end = state.asked.is_none() && outbox.is_done();
@@ -221,6 +223,14 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
             begin_behind(member, source, after)?;
         }
     }
+}
+
+fn send_piece<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, outbox: &mut Outbox) -> Result<()> {
+    let deadline = Deadline::send();
+    while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, into, out))? {
+        wait(member, deadline)?;
+    }
+    Ok(())
 }
 
 fn forget_question(member: &mut Member<'_>) {
@@ -315,12 +325,44 @@ fn on_failure(member: &mut Member<'_>, error: &Error) {
 /// everything. `frames` fills in the frames of the records from a position on. The follower's answers are the caller's
 /// to take.
 pub fn step(member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<()> {
+    let was_online = member.online;
     let mut outbox = Outbox::default();
-    outbox.pump(member, frames)?;
+    if !outbox.pump(member, frames)? {
+        return check_deadline(member);
+    }
     if outbox.is_done() {
         finish(member);
-        let last = member.link.progress.acked;
-        crate::log_info!("{member}: has been sent everything; it has acknowledged LSN {last}");
+        if !was_online {
+            let last = member.link.progress.acked;
+            crate::log_info!("{member}: has been sent everything; it has acknowledged LSN {last}");
+        }
+    }
+    Ok(())
+}
+
+/// A follower that takes nothing for as long as a frame may take is given up.
+pub fn check_deadline(member: &Member<'_>) -> Result<()> {
+    match member.link.catch_up {
+        Some(state) if state.until.has_passed() => Err(Error::TimedOut),
+        _ => Ok(()),
+    }
+}
+
+/// Sends the rest of a frame of which a part is out, so that something else may follow. A follower that does not take
+/// it is marked offline.
+pub fn complete_frame(member: &mut Member<'_>, frames: &mut Frames<'_>, deadline: Deadline) -> Result<()> {
+    while let Some(state) = member.link.catch_up.filter(|state| state.sent > 0) {
+        let (mut read, mut ready) = (Vec::new(), Vec::new());
+        frames(state.at, &mut read, &mut ready).inspect_err(|error| {
+            member.go_offline(format_args!("catch-up: {error}"));
+        })?;
+        let len = ready.first_chunk().map(|word| frame::header(*word)).transpose()?;
+        let Some(frame::Header::Record(len)) = len else { return Err(Error::Internal("a frame that is none")) };
+        ready.truncate(frame::HEADER_LEN + len);
+        let mut outbox = Outbox { frames: ready, gone: state.sent, ..Outbox::default() };
+        if !outbox.pump(member, frames)? {
+            wait(member, deadline)?;
+        }
     }
     Ok(())
 }

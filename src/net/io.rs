@@ -27,7 +27,7 @@ pub fn set_timeouts(send_ms: i32, recv_ms: i32) {
 }
 
 /// A moment after which nobody waits any more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {

@@ -2,6 +2,7 @@
 //! keep it in memory of its own beside a struct that has no room for it.
 #![forbid(unsafe_code)]
 
+use super::io::Deadline;
 use super::socket::SocketId;
 use crate::replication::frame::{self, Header};
 use crate::replication::inbox::Inbox;
@@ -90,9 +91,17 @@ pub struct CatchUp {
     pub bytes: u64,
     /// The follower was asked about this record, and has not answered.
     pub asked: Option<Lsn>,
+    /// Until then the socket must have taken something.
+    pub until: Deadline,
 }
 
 impl CatchUp {
+    /// One that begins with the record at `at`.
+    #[must_use]
+    pub fn from(at: Position) -> CatchUp {
+        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, asked: None, until: Deadline::send() }
+    }
+
     /// Records sent so far, whole.
     #[must_use]
     pub fn records(&self) -> u64 {
@@ -102,6 +111,9 @@ impl CatchUp {
     /// Notes that so many more bytes of `frames`, which begin with the frame of the record that is sent next, went out.
     pub fn advance(&mut self, frames: &[u8], count: usize) {
         self.bytes += count as u64;
+        if count > 0 {
+            self.until = Deadline::send();
+        }
         let gone = self.sent + count;
         let mut start = 0;
         while let Some(word) = frames.get(start..).and_then(|rest| rest.first_chunk()) {
