@@ -7,7 +7,7 @@
 
 use super::checkpoint::{self, Covered};
 use super::meta::{self, Origin};
-use super::scan::{self, Position};
+use super::scan;
 use super::tail::LogTail;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
@@ -68,8 +68,9 @@ pub fn plan(
         Ok(at.map_or(0, |at| at.offset))
     };
     let at_bytes = lsn_before_bytes(storage, tail, keep.bytes)?;
-    let slowest = match slowest.filter(|lsn| *lsn > tail.base()) {
-        Some(lsn) if tail.len().saturating_sub(offset_behind(lsn)?) > keep.follower_bytes => None,
+    let slowest = match slowest {
+        // One that is behind the log's beginning lacks all that the log has, and more.
+        Some(lsn) if tail.len().saturating_sub(offset_behind(lsn.max(tail.base()))?) > keep.follower_bytes => None,
         other => other,
     };
     let base = keep_from(covered, tail.last(), keep, at_bytes, slowest);
@@ -80,32 +81,20 @@ pub fn plan(
 }
 
 /// Reads a checkpoint and finds which of this log's records it covers. One that is damaged, says no LSN (a lesson's),
-/// or was taken from another log is refused.
+/// or was taken from another log is refused. An offset alone won't do, though it means something in a whole log: in the
+/// compacted one it means nothing, and no recovery could use the checkpoint.
 pub fn covered_by(checkpoint_path: &Path, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
-    let covered = checkpoint::verify(&file::open_read(checkpoint_path)?)?.covered;
-    let lsn = lsn_of(&covered, storage, tail)?;
-    if covered.lsn > tail.last() {
+    let Covered { lsn, history, .. } = checkpoint::verify(&file::open_read(checkpoint_path)?)?.covered;
+    if lsn == Lsn::ZERO {
+        return Err(Error::Malformed("the checkpoint does not say which records it covers"));
+    }
+    if lsn > tail.last() {
         return Err(Error::Malformed("the checkpoint covers more than this log has"));
     }
-    if covered.lsn > Lsn::ZERO && lsn >= tail.base() && tail.history_at(storage, lsn)? != Some(covered.history) {
+    if lsn >= tail.base() && tail.history_at(storage, lsn)? != Some(history) {
         return Err(Error::Malformed("the checkpoint was taken from another log"));
     }
     Ok(lsn)
-}
-
-/// A checkpoint whose writer did not know the LSN says an offset, which means something in a whole log only.
-fn lsn_of(covered: &Covered, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
-    if covered.lsn > Lsn::ZERO {
-        return Ok(covered.lsn);
-    }
-    let unknown = || Error::Malformed("the checkpoint does not say which records it covers");
-    if tail.base() > Lsn::ZERO || covered.offset == 0 || covered.offset > tail.len() {
-        return Err(unknown());
-    }
-    let first = Position { offset: 0, lsn: Lsn(1) };
-    let end = scan::walk(storage, first, |at| at.offset >= covered.offset)?;
-    let end = end.filter(|at| at.offset == covered.offset).ok_or_else(unknown)?;
-    Ok(Lsn(end.lsn.0 - 1))
 }
 
 /// The last LSN behind which at least `bytes` bytes of records lie; [`Lsn::ZERO`] if the log has not so many.
