@@ -265,8 +265,8 @@ pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
 /// What stands behind the name of a log for the checkpoint that a snapshot installed.
 pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
 
-/// Recovers a log that does not begin with record 1: the first of the checkpoint given and the one that a snapshot put
-/// beside the log that fits is loaded, and what it does not cover replayed.
+/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the log
+/// and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
 fn recover_compacted(
     path: &Path,
     log: &FileStorage<File>,
@@ -276,7 +276,9 @@ fn recover_compacted(
     let mut tail = Box::<LogTail>::default();
     tail.refresh(log)?;
     let beside = file::beside(path, CHECKPOINT_SUFFIX);
-    for candidate in given.into_iter().chain([beside.as_path()]) {
+    let snapshots = file::all_beside(path, snapshot::SUFFIX)?;
+    let candidates = given.into_iter().chain([beside.as_path()]).chain(snapshots.iter().map(PathBuf::as_path));
+    for candidate in candidates {
         let found = file::open_read(candidate).map_err(Error::from).and_then(|storage| {
             let found = checkpoint::verify(&storage)?;
             let offset = recovery::offset_behind(&found.covered, log, &tail)?;
@@ -284,7 +286,12 @@ fn recover_compacted(
             Ok(offset)
         });
         match found {
-            Ok(offset) => return replay_from(path, log, offset, store),
+            Ok(offset) => {
+                if snapshots.iter().any(|snapshot| snapshot == candidate) {
+                    file::rename(candidate, &beside)?; // What the crash has left to do.
+                }
+                return replay_from(path, log, offset, store);
+            }
             Err(error) => crate::log_warn!(
                 "{}: not used for {}, which begins after LSN {}: {error}",
                 candidate.display(),
