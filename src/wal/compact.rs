@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::checkpoint::{self, Covered};
+use super::index_file;
 use super::meta::{self, Origin};
 use super::scan;
 use super::tail::LogTail;
@@ -15,7 +16,6 @@ use crate::storage::file::{self, FileStorage};
 use crate::types::Lsn;
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -142,7 +142,8 @@ pub fn replace<F: AsFd>(
     origin: Origin,
     fill: impl FnOnce(&mut File) -> Result<()>,
 ) -> Result<File> {
-    let old = (tail.base() > Lsn::ZERO).then(|| meta::Entry::of(storage, tail)).transpose()?;
+    // Also of a log that begins with record 1: it may begin like the new one.
+    let old = (!tail.is_empty()).then(|| meta::Entry::of(storage, tail)).transpose()?;
     let expected = (!tail.is_empty()).then(|| (tail.last(), tail.history()));
     let (temporary, mut new) = file::create_beside(path, "tmp")?;
     let replaced = (|| {
@@ -155,9 +156,7 @@ pub fn replace<F: AsFd>(
             return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
         }
         let entries: Vec<_> = old.into_iter().chain([meta::Entry::of(&reader, tail)?]).collect();
-        file::replace(&file::beside(path, meta::SUFFIX), |out| -> Result<()> {
-            Ok(out.write_all(&meta::encode(&entries))?)
-        })?;
+        meta::save(path, &entries)?;
         let appender = file::open_append(&temporary)?;
         file::rename(&temporary, path)?;
         Ok(appender)
@@ -172,7 +171,8 @@ pub fn replace<F: AsFd>(
 }
 
 /// Drops every record after `lsn` from the log at `path`, which `tail` knows. The bytes are kept in `<path>.cut-N`,
-/// whose name is returned; `None`: there are none.
+/// whose name is returned; `None`: there are none. A record must be left of a log that was compacted, since an empty
+/// one begins with record 1.
 pub fn truncate_to<F: AsFd>(
     path: &Path,
     reader: &impl Storage,
@@ -180,7 +180,8 @@ pub fn truncate_to<F: AsFd>(
     tail: &mut LogTail,
     lsn: Lsn,
 ) -> Result<Option<std::path::PathBuf>> {
-    if lsn < tail.base() || lsn > tail.last() {
+    let is_gone = lsn <= tail.base() && tail.base() > Lsn::ZERO;
+    if is_gone || lsn > tail.last() {
         return Err(Error::OutOfRange { lsn, base: tail.base(), last: tail.last() });
     }
     if lsn == tail.last() && reader.len()? == tail.len() {
@@ -189,10 +190,14 @@ pub fn truncate_to<F: AsFd>(
     let at = scan::walk(reader, tail.near(lsn.next()), |at| at.lsn > lsn)?;
     let at = at.ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
+    meta::note_cut(path, reader, tail)?;
+    // It may cover what is cut, and the log may grow beyond it again.
+    file::discard(&file::beside(path, index_file::SUFFIX));
     writer.truncate(at.offset)?;
     writer.sync()?;
     tail.reset();
     tail.refresh(reader)?;
+    meta::note_cut(path, reader, tail)?;
     Ok(Some(kept))
 }
 

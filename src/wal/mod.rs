@@ -33,13 +33,21 @@ use tail::{Failure, LogTail};
 ///
 /// `reader` and `writer` are the same file; a C log's descriptor is write-only.
 pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tail: &mut LogTail) -> Result<()> {
+    if reader.is_empty()? {
+        // Of a log that was removed: the new one's first records may be like that one's.
+        file::discard(&file::beside(path, meta::SUFFIX));
+    }
     let end = tail.refresh(reader)?;
     let offset = end.next.offset;
+    // A compacted log has had a whole record from the beginning.
+    let was_whole = offset == 0 && tail.base() > Lsn::ZERO;
     match scan::judge_end(reader, &end)? {
         Tail::Clean => Ok(()),
+        Tail::Torn if was_whole => Err(Error::Damaged { offset, after: end.last() }),
         Tail::Torn => {
             let kept = file::save_tail(path, "torn", reader, offset)?;
             let bytes = reader.len()?.saturating_sub(offset);
+            meta::note_cut(path, reader, tail)?;
             crate::log_warn!(
                 "{}: a torn record at offset {offset} (after LSN {}) was cut off; its {bytes} bytes are kept in {}",
                 path.display(),
