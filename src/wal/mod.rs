@@ -29,7 +29,8 @@ use std::path::{Path, PathBuf};
 use tail::{Failure, LogTail};
 
 /// Reads a log's end and makes it fit to append to: a torn tail is copied to `<path>.torn-N` and cut off, with a
-/// warning; damage in the middle is [`Error::Damaged`] and nothing is changed.
+/// warning; damage in the middle is [`Error::Damaged`] and nothing is changed. What a crash has left of a compaction is
+/// removed.
 ///
 /// `reader` and `writer` are the same file; a C log's descriptor is write-only.
 pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tail: &mut LogTail) -> Result<()> {
@@ -37,6 +38,7 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
         // Of a log that was removed: the new one's first records may be like that one's.
         file::discard(&file::beside(path, meta::SUFFIX));
     }
+    remove_temporaries(path, &["", meta::SUFFIX]);
     let end = tail.refresh(reader)?;
     let offset = end.next.offset;
     // A compacted log has had a whole record from the beginning.
@@ -65,6 +67,15 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
             );
             Err(Error::Damaged { offset, after: end.last() })
         }
+    }
+}
+
+/// Removes what a crash has left of files that were to become `path` with these suffixes.
+fn remove_temporaries(path: &Path, suffixes: &[&str]) {
+    for suffix in suffixes {
+        // They do no harm but take room, so that they can't be found is no failure.
+        let left = file::all_beside(path, &format!("{suffix}.tmp-")).unwrap_or_default();
+        left.iter().for_each(|name| file::discard(name));
     }
 }
 
@@ -109,6 +120,7 @@ impl Wal {
         let path = path.as_ref();
         let file = file::open_append(path)?;
         lock(&file)?;
+        remove_temporaries(path, &[CHECKPOINT_SUFFIX, index_file::SUFFIX]);
         let reader = file::reopen_for_reading(&file)?;
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();

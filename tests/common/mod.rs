@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod compacted;
+
 use logship::kv::StateMachine;
 use logship::kv::table::Store;
 use logship::wal::crc::crc32;
