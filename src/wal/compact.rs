@@ -159,6 +159,8 @@ pub fn replace<F: AsFd>(
         meta::save(path, &entries)?;
         let appender = file::open_append(&temporary)?;
         file::rename(&temporary, path)?;
+        file::discard(&file::beside(path, index_file::SUFFIX)); // The old log's.
+        tail.save_index(&reader);
         Ok(appender)
     })();
     if replaced.is_err() {
@@ -191,8 +193,6 @@ pub fn truncate_to<F: AsFd>(
     let at = at.ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
     meta::note_cut(path, reader, tail)?;
-    // It may cover what is cut, and the log may grow beyond it again.
-    file::discard(&file::beside(path, index_file::SUFFIX));
     writer.truncate(at.offset)?;
     writer.sync()?;
     tail.reset();

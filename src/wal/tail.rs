@@ -203,10 +203,13 @@ impl LogTail {
             self.begin(meta::origin(storage)?);
             index_file::load(self, storage, len)?;
         }
-        self.read_from_here(storage, len)
+        let end = self.read_from_here(storage, len)?;
+        self.save_index(storage);
+        Ok(end)
     }
 
-    /// Makes this the state of a log that begins at `origin`, whatever a meta file says.
+    /// Makes this the state of a log that begins at `origin`, whatever a meta file says. It may not have its name yet,
+    /// so no index file is written.
     pub(super) fn rescan(&mut self, storage: &impl Storage, origin: Origin) -> Result<End> {
         self.begin(origin);
         self.read_from_here(storage, storage.len()?)
@@ -233,7 +236,6 @@ impl LogTail {
         })?;
         self.len = end.next.offset;
         self.last = end.last();
-        self.save_index(storage);
         Ok(end)
     }
 
@@ -282,7 +284,7 @@ impl LogTail {
     }
 
     /// Writes the index file anew when the log has grown far beyond it. It can be lost, so a failure is none.
-    fn save_index(&mut self, storage: &impl Storage) {
+    pub(super) fn save_index(&mut self, storage: &impl Storage) {
         if self.last.since(self.saved) >= index_file::INTERVAL {
             self.saved = self.last;
             if let Err(error) = index_file::save(self, storage) {
