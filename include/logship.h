@@ -137,6 +137,16 @@ struct repl_follower_status {
 };
 
 /**
+ * Is told how far `repl_catch_up` has come: the follower's index, records and bytes sent so far, records to be sent,
+ * and the context given with it. Called inside `repl_catch_up`, ten times a second and at its end.
+ */
+typedef void (*repl_progress_fn)(int follower,
+                                 uint64_t records,
+                                 uint64_t bytes,
+                                 uint64_t total,
+                                 void *context);
+
+/**
  * What a compaction leaves in the log although the checkpoint covers it.
  */
 struct logship_retention {
@@ -233,6 +243,29 @@ int64_t logship_last_lsn(const struct wal_writer *writer);
 int logship_append_batch(struct wal_writer *writer,
                          const struct wal_record *records,
                          size_t count);
+
+/**
+ * Begins what `repl_catch_up` does and returns at once: it goes on inside `repl_ship_record`, `repl_wait_quorum` and
+ * `repl_catch_up_go_on`, beside the commits, and marks the follower online at its end. `repl_get_follower_status`
+ * tells how far it is. Several followers may catch up at the same time. Returns 0, or -1 with `errno` as
+ * `repl_catch_up`; that the follower's log is another one shows later: it is marked offline then. A snapshot, if one
+ * is needed, is sent to its end first.
+ */
+int repl_catch_up_begin(struct replication_config *config,
+                        int follower_index,
+                        uint64_t follower_lsn);
+
+/**
+ * Goes on with the catch-ups that `repl_catch_up_begin` has begun, for at most `timeout_ms` (negative: to their end).
+ * Returns how many go on still, or -1 with `errno` EINVAL.
+ */
+int repl_catch_up_go_on(struct replication_config *config,
+                        int timeout_ms);
+
+/**
+ * Sets who is told how far catch-ups have come; NULL for nobody.
+ */
+void repl_set_progress(repl_progress_fn function, void *context);
 
 /**
  * Drops the records of the log at `wal_path` that the checkpoint at `checkpoint_path` covers, except the last of them.

@@ -10,7 +10,7 @@ use super::ptr::FixedPath;
 use super::side::{self, Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
-use crate::net::catch_up::Source;
+use crate::net::catch_up::{self, Source};
 use crate::net::group::LeaderLog;
 use crate::net::receive::FollowerLog;
 use crate::net::socket;
@@ -21,7 +21,7 @@ use crate::wal;
 use crate::wal::checkpoint::Covered;
 use crate::wal::compact::{self, Compacted, Retention};
 use crate::wal::meta::Origin;
-use crate::wal::scan::{self, End};
+use crate::wal::scan::{self, End, Position};
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::tail::{Failure, LogTail};
 use std::cell::OnceCell;
@@ -393,6 +393,7 @@ pub(super) struct LeaderLogByPath {
     set: Option<PathBuf>,
     found: OnceCell<Found>,
     last: Option<Option<Lsn>>,
+    opened: Option<ReadableLog>,
 }
 
 /// A leader's log, opened for reading, with a copy of what is known of it: another thread may append meanwhile.
@@ -413,7 +414,7 @@ fn copy_of(tail: &LogTail) -> Box<LogTail> {
 
 impl LeaderLogByPath {
     pub(super) fn new(set: Option<&Path>) -> LeaderLogByPath {
-        LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None }
+        LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None, opened: None }
     }
 
     fn found(&self) -> &Found {
@@ -432,6 +433,14 @@ impl LeaderLogByPath {
                 Err(Error::Invalid("several logs might be the leader's: call repl_set_wal"))
             }
         }
+    }
+
+    /// The log, opened once a call.
+    fn opened(&mut self) -> Result<&ReadableLog> {
+        if self.opened.is_none() {
+            self.opened = Some(self.open()?);
+        }
+        self.opened.as_ref().ok_or(Error::Internal("a log that is not open"))
     }
 
     /// Records and bytes after `acked`.
@@ -484,18 +493,30 @@ impl LeaderLogByPath {
     }
 }
 
+/// A leader's log as catch-up takes it.
+pub(super) type LogSource<'a> = Source<'a, FileStorage<File>>;
+
 impl ReadableLog {
     pub(super) fn last(&self) -> Lsn {
         self.tail.last()
     }
 
     /// The log as catch-up takes it.
-    pub(super) fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> Source<'a, FileStorage<File>> {
-        Source { storage: &self.storage, tail: &self.tail, end: self.end, checkpoint }
+    pub(super) fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> LogSource<'a> {
+        Source { storage: &self.storage, tail: &self.tail, end: self.end, checkpoint, watch: None }
     }
 }
 
 impl LeaderLog for LeaderLogByPath {
+    fn locate(&mut self, lsn: Lsn) -> Result<Position> {
+        let log = self.opened()?;
+        catch_up::locate(&log.source(None), lsn)
+    }
+
+    fn frames(&mut self, from: Position, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+        catch_up::read_frames(&self.opened()?.source(None), from, read, out)
+    }
+
     fn last(&mut self) -> Option<Lsn> {
         if let Some(last) = self.last {
             return last;

@@ -5,6 +5,7 @@
 //! closed, one line is logged, and the others go on.
 #![forbid(unsafe_code)]
 
+use super::catch_up;
 use super::io::{self, Deadline, Received};
 use super::link::{CaughtUp, LastFrame, Link, Text};
 use super::socket::{self, SocketId};
@@ -16,6 +17,7 @@ use crate::replication::progress::Verdict;
 use crate::replication::quorum::{self, Decision, Policy};
 use crate::types::{History, Lsn};
 use crate::wal::record;
+use crate::wal::scan::Position;
 use std::fmt;
 use std::os::fd::RawFd;
 
@@ -26,6 +28,10 @@ pub const MEMBERS_MAX: usize = 8;
 pub trait LeaderLog {
     /// The last LSN; `None` if there is no log to ask.
     fn last(&mut self) -> Option<Lsn>;
+    /// Where record `lsn` begins, or would as the next.
+    fn locate(&mut self, lsn: Lsn) -> Result<Position>;
+    /// Fills `out` with the frames of the records from `from` on; see [`catch_up::read_frames`].
+    fn frames(&mut self, from: Position, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
     /// The CRC of record `lsn` and the log's history up to it; `None` if the log does not have it, or there is no log
@@ -99,7 +105,7 @@ impl Member<'_> {
         self.link.disconnects += 1;
         self.link.progress.next = None;
         self.link.progress.reship = None;
-        self.link.caught_up = None;
+        (self.link.catch_up, self.link.caught_up) = (None, None);
         crate::log_warn!("{self} is offline: {reason}");
     }
 
@@ -201,7 +207,35 @@ impl Group<'_> {
                 shipped += 1;
             }
         }
+        self.go_on_catching_up(|_| true);
         Ok(shipped)
+    }
+
+    /// One step of every catch-up that goes on, of those for which `may` holds.
+    fn go_on_catching_up(&mut self, may: impl Fn(&Member<'_>) -> bool) {
+        for member in &mut self.members {
+            if member.link.catch_up.is_some() && may(member) {
+                let log = &mut *self.log;
+                if let Err(error) = catch_up::step(member, &mut |from, read, out| log.frames(from, read, out))
+                    && member.fd >= 0
+                {
+                    member.go_offline(format_args!("catch-up: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Goes on with all catch-ups until they have ended or the deadline has passed; returns how many go on.
+    pub fn catch_up_until(&mut self, deadline: Deadline) -> Result<usize> {
+        loop {
+            self.go_on_catching_up(|_| true);
+            self.take_acks();
+            let left = self.members.iter().filter(|member| member.link.catch_up.is_some()).count();
+            if left == 0 || deadline.has_passed() {
+                return Ok(left);
+            }
+            self.receive_acks(|_| false, deadline)?;
+        }
     }
 
     fn notice_hang_ups(&mut self) {
@@ -266,20 +300,25 @@ impl Group<'_> {
         }
     }
 
-    /// Waits for bytes from those followers for which `from` holds and reads them.
+    /// Waits for bytes from those followers for which `from` holds, and from those that catch up, and reads them; sends
+    /// the latter more when they take more.
     fn receive_acks(&mut self, from: impl Fn(&Member<'_>) -> bool, deadline: Deadline) -> Result<()> {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
         for (member, slot) in self.members.iter().zip(&mut fds) {
-            if from(member) {
-                *slot = PollFd::new(member.fd, POLLIN | POLLRDHUP);
+            let catches_up = member.link.catch_up.is_some();
+            if catches_up || from(member) {
+                let room = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
+                let more = if catches_up { POLLOUT } else { 0 };
+                *slot = PollFd::new(member.fd, room | more | POLLRDHUP);
             }
         }
         sys::poll(&mut fds, deadline.poll_ms())?;
         for (member, slot) in self.members.iter_mut().zip(fds) {
-            if slot.has(!0) && !member.drain() {
+            if slot.has(!POLLOUT) && !member.drain() {
                 member.go_offline(format_args!("connection lost"));
             }
         }
+        self.go_on_catching_up(|member| fds[member.index].has(POLLOUT));
         Ok(())
     }
 
@@ -287,6 +326,14 @@ impl Group<'_> {
     fn take_acks(&mut self) {
         for member in &mut self.members {
             while let Some(ack) = member.link.inbox.pop_ack() {
+                if ack.is_check_answer() && member.link.catch_up.is_some_and(|state| state.asked.is_some()) {
+                    match catch_up::on_answer(member, &ack) {
+                        Ok(None) => {}
+                        Ok(Some(after)) => begin_anew(member, after.next(), self.log),
+                        Err(_) => refuse(member, ack.lsn),
+                    }
+                    continue;
+                }
                 let ceiling = self.log.last();
                 match member.link.progress.on_ack(&ack, ceiling) {
                     Verdict::Durable | Verdict::Alive => {}
@@ -299,6 +346,10 @@ impl Group<'_> {
                     }
                     Verdict::Rejected => {
                         crate::log_warn!("{member} rejected LSN {} (status {})", ack.lsn, ack.status);
+                        if member.link.catch_up.is_some() {
+                            member.link.progress.reship = None;
+                            begin_anew(member, ack.lsn, self.log);
+                        }
                         if member.online && member.link.progress.reship.is_some_and(|reship| reship.now) {
                             reship(member, self.last_frame, self.log);
                         }
@@ -364,10 +415,24 @@ impl Group<'_> {
     }
 }
 
+/// A catch-up goes on from another record.
+fn begin_anew(member: &mut Member<'_>, lsn: Lsn, log: &mut dyn LeaderLog) {
+    let before = Lsn(lsn.0.saturating_sub(1));
+    let begun = log.locate(lsn).and_then(|at| {
+        let past = log.past(before);
+        catch_up::begin_at(member, at, past)
+    });
+    if let Err(error) = begun
+        && member.fd >= 0
+    {
+        member.go_offline(format_args!("catch-up from LSN {lsn}: {error}"));
+    }
+}
+
 /// A peer that counts with us has another log.
 fn refuse(member: &mut Member<'_>, acked: Lsn) {
     crate::log_error!("{member}: its log is no part of ours, as its ack of LSN {acked} shows: it must rejoin");
-    if member.online {
+    if member.online || member.link.catch_up.is_some() {
         member.go_offline(format_args!("its log is no part of ours"));
     }
     member.link.forget_acks();

@@ -107,6 +107,20 @@ pub fn peek_now(fd: RawFd, into: &mut [u8]) -> Result<Received> {
     recv_flags(fd, into, MsgFlags::MSG_PEEK)
 }
 
+/// Takes bytes that were seen with [`peek_now`] off the connection, without looking at them again.
+pub fn discard(fd: RawFd, count: usize) -> Result<()> {
+    let mut left = count;
+    while left > 0 {
+        match sys::discard(fd, left) {
+            Ok(0) => return Err(Error::NotConnected),
+            Ok(count) => left -= count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// How many bytes can be read without waiting.
 #[must_use]
 pub fn readable_bytes(fd: RawFd) -> usize {

@@ -285,8 +285,8 @@ pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
 /// What stands behind the name of a log for the checkpoint that a snapshot installed.
 pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
 
-/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the log
-/// and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
+/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the
+/// log and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
 fn recover_compacted(
     path: &Path,
     log: &FileStorage<File>,
@@ -388,16 +388,12 @@ pub fn find_recent(
     Ok(found)
 }
 
-/// The CRC of record `lsn`, and the log's history up to it; `None` if the log does not have it.
+/// The CRC of record `lsn` (0 if it is gone), and the log's history up to it; `None` if the log does not have it.
 pub fn read_past(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<(u32, History)>> {
-    if lsn == tail.last() && !tail.is_empty() {
-        return Ok(Some((tail.last_crc(), tail.history())));
+    if lsn == Lsn::ZERO {
+        return Ok(None);
     }
-    if lsn == tail.base() && lsn > Lsn::ZERO {
-        return Ok(Some((0, tail.origin().history))); // The record itself is gone.
-    }
-    let crc = read_head(storage, tail, lsn)?.map(|(_, crc)| crc);
-    Ok(crc.zip(tail.history_at(storage, lsn)?))
+    Ok(tail.place_behind(storage, lsn)?.map(|(_, crc, history)| (crc, history)))
 }
 
 /// The encoded length and the CRC of record `lsn`.
