@@ -626,8 +626,8 @@ pub(super) fn leader_path(set: Option<&Path>) -> Result<PathBuf> {
     LeaderLogByPath::new(set).path()
 }
 
-/// Drops every record after `lsn`; see [`compact::truncate_to`]. No receive returns one of them, or one before them that
-/// was stored together with others, any more.
+/// Drops every record after `lsn`; see [`compact::truncate_to`]. No receive returns any more what was stored together
+/// with others before.
 pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
     let (storage, id, mut entry) = open_by_path(path)?;
     let mut writer = FileStorage(file::open_append(path)?);
