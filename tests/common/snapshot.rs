@@ -106,6 +106,9 @@ pub(crate) fn follow_to(directory: &Path, port: u16, until: Lsn) -> Result<()> {
     Ok(())
 }
 
+/// Is called with a frame, and what has passed with it.
+pub(crate) type Watch = Box<dyn FnMut(Frame, &Seen) + Send>;
+
 /// What a proxy does to what the leader sends.
 #[derive(Default)]
 pub(crate) struct Proxy {
@@ -116,7 +119,7 @@ pub(crate) struct Proxy {
     /// Flips a bit of this byte of the body of this chunk.
     pub(crate) damage_chunk: Option<(usize, usize)>,
     /// Is told about each frame after it was passed on.
-    pub(crate) watch: Option<Box<dyn FnMut(Frame, &Seen) + Send>>,
+    pub(crate) watch: Option<Watch>,
 }
 
 /// What passed.
