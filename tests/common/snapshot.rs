@@ -10,6 +10,8 @@ use logship::{Error, Follower, Joined, Leader, Lsn, Options, Result, Store, Wal,
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -80,10 +82,15 @@ pub(crate) fn both_are_equal(home: &Path, away: &Path, what: &str) {
 
 /// Joins and follows until the log ends at `until`.
 pub(crate) fn follow_to(directory: &Path, port: u16, until: Lsn) -> Result<()> {
+    follow_while(directory, port, until, &AtomicBool::new(true))
+}
+
+/// Joins and follows until the log ends at `until` and the leader is content.
+fn follow_while(directory: &Path, port: u16, until: Lsn, is_content: &AtomicBool) -> Result<()> {
     let mut follower = Follower::open(directory, 1)?;
     follower.join("127.0.0.1", port)?;
-    while follower.last_lsn() < until {
-        match follower.follow_for(Duration::from_millis(20)) {
+    while follower.last_lsn() < until || !is_content.load(Ordering::SeqCst) {
+        match follower.follow_for(Duration::from_millis(5)) {
             Ok(_) | Err(Error::TimedOut) => {}
             Err(error) => return Err(error),
         }
@@ -142,8 +149,8 @@ pub(crate) enum Frame {
     Other,
 }
 
-/// Bytes in front of a chunk's content: its type, offset and CRC.
-const CHUNK_HEAD: u64 = 13;
+/// Bytes around a chunk's content: its type, offset and CRC, and the message's CRC.
+const CHUNK_FRAME: u64 = 17;
 
 /// Reads one frame: its header and body.
 fn read_frame(from: &mut TcpStream) -> std::io::Result<(u32, Vec<u8>)> {
@@ -193,7 +200,7 @@ impl Proxy {
                 Frame::Snapshot => seen.snapshots += 1,
                 Frame::Chunk => {
                     seen.chunks += 1;
-                    seen.chunk_bytes += body.len() as u64 - CHUNK_HEAD;
+                    seen.chunk_bytes += body.len() as u64 - CHUNK_FRAME;
                 }
                 _ => {}
             }
@@ -248,9 +255,11 @@ pub(crate) fn join_through(
     proxy: Proxy,
 ) -> (Result<Joined>, Seen, Result<()>) {
     let (port, passed) = proxy.start(leader.port());
-    let directory = away.to_path_buf();
-    let follower = std::thread::spawn(move || follow_to(&directory, port, until));
+    let (directory, is_content) = (away.to_path_buf(), Arc::new(AtomicBool::new(false)));
+    let said = Arc::clone(&is_content);
+    let follower = std::thread::spawn(move || follow_while(&directory, port, until, &said));
     let joined = leader.accept(LONG);
+    is_content.store(true, Ordering::SeqCst);
     let ended = follower.join().unwrap();
     let seen = passed.join().unwrap();
     (joined, seen, ended)
