@@ -6,8 +6,8 @@
 
 use super::conns;
 use super::guard;
-use super::logs::{FixedPath, LeaderLogByPath};
-use super::ptr;
+use super::logs::LeaderLogByPath;
+use super::ptr::{self, FixedPath};
 use super::repl_config::{repl_node, replication_config};
 use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};

@@ -450,8 +450,9 @@ fn compact(wal: &Path, checkpoint: &Path, keep: &Retention, slowest: Option<Lsn>
 
 /// Drops every record after `lsn` from the log at `wal_path`; their bytes are kept in `<wal_path>.cut-N`. It is the way
 /// out for a follower that is refused with ESTALE or ERANGE: cut its log back to a record that both have, and rejoin.
-/// No store is changed: build it anew. Returns 0, or -1 with `errno`: ERANGE if the log does not have `lsn`, EBADMSG if
-/// it is damaged, ENOENT, EINVAL. Writers that have the log open go on at its new end.
+/// No store is changed: build it anew, and not from a checkpoint that covers what is cut. Returns 0, or -1 with
+/// `errno`: ERANGE if the log does not have `lsn` (one record must stay of a log that was compacted), EBADMSG if it is
+/// damaged, ENOENT, EINVAL. Writers of this process that have the log open go on at its new end.
 ///
 /// # Safety
 /// `wal_path` is NULL or a C string.

@@ -105,7 +105,13 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
 ///
 /// What a refused follower has acknowledged counts for nothing: under the same numbers it has other records.
 pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
-    let result = begin(member, source, follower).and_then(|sent| run(member, source, sent));
+    let mut result = begin(member, source, follower).and_then(|sent| run(member, source, sent));
+    // A follower that refuses closes, perhaps before it was sent everything: what it said last is why.
+    if result.as_ref().is_err_and(Error::is_disconnect)
+        && take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED)
+    {
+        result = Err(Error::Diverged { lsn: follower.min(source.tail.last()) });
+    }
     if let Err(error) = &result {
         on_failure(member, error);
     }

@@ -38,7 +38,7 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
         // Of a log that was removed: the new one's first records may be like that one's.
         file::discard(&file::beside(path, meta::SUFFIX));
     }
-    remove_temporaries(path, &["", meta::SUFFIX]);
+    remove_temporaries(path, &["", meta::SUFFIX, index_file::SUFFIX]);
     let end = tail.refresh(reader)?;
     let offset = end.next.offset;
     // A compacted log has had a whole record from the beginning.
@@ -120,7 +120,7 @@ impl Wal {
         let path = path.as_ref();
         let file = file::open_append(path)?;
         lock(&file)?;
-        remove_temporaries(path, &[CHECKPOINT_SUFFIX, index_file::SUFFIX]);
+        remove_temporaries(path, &[CHECKPOINT_SUFFIX]);
         let reader = file::reopen_for_reading(&file)?;
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();
@@ -173,6 +173,8 @@ impl Wal {
     }
 
     fn take_over(&mut self, file: File) -> Result<()> {
+        // Without the lock: the file that is open here is not the log any more, and must take nothing.
+        self.latched = true;
         lock(&file)?;
         self.storage = FileStorage(file);
         self.latched = false;
