@@ -178,13 +178,20 @@ static inline void follower_live(const struct follower *self)
     REQUIRE(kv_store_init(&store) == 0 && wal_open(&wal, name) == 0);
     REQUIRE(wal_recover(name, &store) == logship_last_lsn(&wal));
     report->lsn = (uint64_t)logship_last_lsn(&wal);
-    int listen_fd = self->listen_fd;
+    int listen_fd = self->listen_fd, fd = -1;
     while (!shared->stop) {
-        int fd = listen_fd >= 0 ? repl_accept(listen_fd) : repl_follower_rejoin(-1, (uint64_t)logship_last_lsn(&wal));
-        if (fd < 0) {
+        /* Both ways that the lesson has: with the old descriptor, and with none. */
+        if (fd >= 0 && self->node % 2 == 0) {
+            close(fd);
+            fd = -1;
+        }
+        uint64_t last = (uint64_t)logship_last_lsn(&wal);
+        int got = listen_fd >= 0 ? repl_accept(listen_fd) : repl_follower_rejoin(fd, last);
+        if (got < 0) {
             poll(NULL, 0, 5); /* nothing tells when a leader that is gone will be there again */
             continue;
         }
+        fd = fd < 0 ? got : fd;
         if (report->joins++ == 0)
             report->fds_first = own_count_fds() - (listen_fd >= 0);
         if (listen_fd >= 0)
@@ -193,8 +200,9 @@ static inline void follower_live(const struct follower *self)
         if (self->small_buffer)
             setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &self->small_buffer, sizeof self->small_buffer);
         follow_until_lost(fd, &wal, &store, report);
-        close(fd);
     }
+    if (fd >= 0)
+        close(fd);
     report->fds_last = own_count_fds() + 1; /* its connection, which it had the first time */
     report->keys = (uint64_t)kv_store_count(&store);
     report->digest = store_digest(&store);
