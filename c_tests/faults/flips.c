@@ -111,7 +111,7 @@ static void bodies(void)
 }
 static void headers(void)
 {
-    run((const unsigned[TARGETS]){[HEADERS] = 1000});
+    run((const unsigned[TARGETS]){[HEADERS] = 4000});
 }
 /* Control messages come with rejected records and rejoins. */
 static void controls(void)
@@ -120,7 +120,7 @@ static void controls(void)
 }
 static void everything(void)
 {
-    run((const unsigned[TARGETS]){[BODIES] = 2000, [HEADERS] = 2000, [CONTROLS] = 8});
+    run((const unsigned[TARGETS]){[BODIES] = 4000, [HEADERS] = 8000, [CONTROLS] = 8});
 }
 int main(void)
 {
