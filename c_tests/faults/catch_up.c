@@ -190,7 +190,7 @@ static void at_the_same_time(void)
         pids[i] = own_fork();
         if (pids[i] == 0) {
             close(listen_fd);
-            close(leader.listen_fd);
+            leader_let_go(&leader);
             REQUIRE(wal_close(&leader.wal) == 0); /* it is not this process's log */
             follower_live(&(struct follower){.node = i + 1, .host = "127.0.0.1", .port = own.port, .listen_fd = -1});
         }
@@ -246,6 +246,13 @@ static void kill_follower(void)
 {
     kill((pid_t)shared->number[1], SIGKILL);
 }
+static void live_behind(const struct proxy *proxy, const struct follower *follower)
+{
+    leader_let_go(&leader);
+    close(proxy->listen_fd);
+    shared->number[1] = (uint64_t)getpid();
+    follower_live(follower);
+}
 /* One catch-up that ends after `bytes`; then the follower comes back, as a process that lives on or as a new one. */
 static void die_after(uint64_t bytes, int by_kill, const struct proxy *proxy, uint16_t port)
 {
@@ -261,12 +268,8 @@ static void die_after(uint64_t bytes, int by_kill, const struct proxy *proxy, ui
     mine.on_cut = by_kill ? kill_follower : cut_only;
     pid_t proxy_pid = proxy_start(&mine, leader.listen_fd);
     pids[0] = own_fork();
-    if (pids[0] == 0) {
-        close(leader.listen_fd);
-        close(proxy->listen_fd);
-        shared->number[1] = (uint64_t)getpid();
-        follower_live(&follower);
-    }
+    if (pids[0] == 0)
+        live_behind(proxy, &follower);
     int killed = 0;
     int64_t end = own_now_ms() + PATIENCE;
     while (own_now_ms() < end) {
@@ -277,12 +280,10 @@ static void die_after(uint64_t bytes, int by_kill, const struct proxy *proxy, ui
         if (!killed && by_kill && waitpid(pids[0], &status, WNOHANG) == pids[0]) {
             CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
             killed = 1;
+            shared->follower[0].joins = 0;
             pids[0] = own_fork();
-            if (pids[0] == 0) {
-                close(leader.listen_fd);
-                close(proxy->listen_fd);
-                follower_live(&follower);
-            }
+            if (pids[0] == 0)
+                live_behind(proxy, &follower);
         }
         repl_heartbeat(&leader.config, 1000);
         if (shared->number[0] == 0 && killed == by_kill && leader_online(&leader) == 1 && leader_all_acked(&leader))

@@ -245,11 +245,19 @@ static inline void leader_open(struct leader *leader)
     leader->lsn = (uint64_t)logship_last_lsn(&leader->wal);
     leader->fds = own_count_fds();
 }
+/* In a forked process: what it holds too is not closed when the leader closes it. */
+static inline void leader_let_go(const struct leader *leader)
+{
+    close(leader->listen_fd);
+    for (int i = 0; i < leader->config.follower_count; i++)
+        if (leader->config.followers[i].fd >= 0)
+            close(leader->config.followers[i].fd);
+}
 static inline pid_t start_follower(const struct leader *leader, const struct follower *follower)
 {
     pid_t pid = own_fork();
     if (pid == 0) {
-        close(leader->listen_fd);
+        leader_let_go(leader);
         follower_live(follower);
     }
     REQUIRE(pid > 0);

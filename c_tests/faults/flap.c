@@ -49,7 +49,7 @@ static void flapping(void)
     for (int i = 0; i < FOLLOWERS; i++) {
         pids[i] = own_fork();
         if (pids[i] == 0) {
-            close(leader.listen_fd);
+            leader_let_go(&leader);
             if (i + 1 == FAR)
                 net_enter(net.ns[FOLLOWER_SIDE]);
             follower_live(&(struct follower){.node = i + 1, .host = i + 1 == FAR ? leader_host : "127.0.0.1",
@@ -60,9 +60,7 @@ static void flapping(void)
     leader_gather(&leader, PATIENCE);
     pid_t flapper = own_fork();
     if (flapper == 0) {
-        close(leader.listen_fd); /* what it holds is not closed when the leader closes it */
-        for (int i = 0; i < FOLLOWERS; i++)
-            close(leader.config.followers[i].fd);
+        leader_let_go(&leader);
         flap(seconds);
     }
     int drops = 0, was_online = 1;
