@@ -1,8 +1,9 @@
 /* Catching up while the leader goes on writing, several at once, and from a catch-up that died in the middle.
  *
- * A config is used by one thread at a time, and repl_catch_up ships the whole gap in one call. So a program that must not
- * stop has a second config for followers that come back: a thread catches them up there, again and again until the gap
- * is small, and hands the connection over; the writer's own config ships the rest in one short call.
+ * A config is used by one thread at a time. repl_catch_up ships the whole gap in one call; repl_catch_up_begin lets it go
+ * on inside the calls that commit. A program may also have a second config for followers that come back: a thread catches
+ * them up there, again and again until the gap is small, and hands the connection over; the writer's own config ships the
+ * rest in one short call.
  *
  * FAULTS_CATCH_UP records (200,000) are missed, FAULTS_CUTS catch-ups (200) die, FAULTS_SEED chooses where, FAULTS_MEMORY
  * records (1,000,000) are sent while memory is watched. */
@@ -89,6 +90,59 @@ static void in_one_thread(void)
     times_row("until it had everything", &after);
     CHECK(leader_settle(&leader, PATIENCE));
     CHECK_EQ(shared->follower[LATE - 1].joins, 1);
+    leader_end(&leader, pids);
+}
+/* The same, but the catch-up goes on inside the calls that commit. */
+static void beside_commits(void)
+{
+    struct times before, during, after;
+    times_begin(&before);
+    times_begin(&during);
+    times_begin(&after);
+    two_and_a_gap();
+    quiet(&before);
+    leader.beside = 1;
+    start(LATE);
+    REQUIRE(AWAIT((commit(&before), leader_welcome(&leader)), PATIENCE));
+    int64_t begin = now_us();
+    uint64_t first = leader.lsn;
+    while (leader_online(&leader) < FOLLOWERS && own_now_ms() < begin / 1000 + 3 * PATIENCE)
+        commit(&during);
+    printf("    begun: online after %.1f ms, beside %llu commits\n", (double)(now_us() - begin) / 1000,
+           (unsigned long long)(leader.lsn - first));
+    for (int i = 0; i < 1000; i++)
+        commit(&after);
+    times_row("before", &before);
+    times_row("while it was caught up", &during);
+    times_row("with all three", &after);
+    CHECK(leader_settle(&leader, PATIENCE));
+    CHECK_EQ(shared->follower[LATE - 1].joins, 1);
+    leader_end(&leader, pids);
+}
+/* All three lack everything; nothing can be committed, but records are appended and shipped all the time. */
+static void begun_at_once(void)
+{
+    faults_share();
+    leader_listen(&leader, MANY, NULL);
+    leader_open(&leader);
+    leader_preload(&leader, (uint64_t)setting("FAULTS_CATCH_UP", 200000), VALUE);
+    leader.beside = 1;
+    int64_t begin = now_us();
+    uint64_t first = leader.lsn;
+    for (int i = 1; i <= MANY; i++)
+        start(i);
+    while (leader_online(&leader) < MANY && CHECK(own_now_ms() < begin / 1000 + 3 * PATIENCE)) {
+        leader_append(&leader, VALUE);
+        leader_ship(&leader);
+        leader_welcome(&leader);
+    }
+    double online = (double)(now_us() - begin) / 1000;
+    CHECK_EQ(repl_wait_quorum(&leader.config, leader.lsn, PATIENCE), 0);
+    printf("    begun for %d at once: %llu records each, all online after %.1f ms, beside %llu records shipped\n", MANY,
+           (unsigned long long)first, online, (unsigned long long)(leader.lsn - first));
+    CHECK(leader_settle(&leader, PATIENCE));
+    for (int i = 0; i < MANY; i++)
+        CHECK_EQ(shared->follower[i].joins, 1);
     leader_end(&leader, pids);
 }
 /* What the thread that catches up tells the writer. */
@@ -285,6 +339,7 @@ static void die_after(uint64_t bytes, int by_kill, const struct proxy *proxy, ui
             if (pids[0] == 0)
                 live_behind(proxy, &follower);
         }
+        repl_catch_up_go_on(&leader.config, 0);
         repl_heartbeat(&leader.config, 1000);
         if (shared->number[0] == 0 && killed == by_kill && leader_online(&leader) == 1 && leader_all_acked(&leader))
             break;
@@ -322,6 +377,7 @@ static void deaths(void)
     for (long i = 0; i < cuts && own_bad == 0; i++) {
         /* Half of them near the beginning: control message, frame headers, the first records. */
         uint64_t bytes = 1 + random_next(&random) % (i % 2 ? total : 512);
+        leader.beside = i / 4 % 2;
         die_after(bytes < total ? bytes : total, i / 2 % 2, &proxy, port);
     }
     printf("    %ld catch-ups of %llu bytes died, half of them with the follower's process\n", cuts,
@@ -368,6 +424,8 @@ static void memory(void)
 int main(void)
 {
     own_case("catching up in the writer's own thread", in_one_thread, 120);
+    own_case("catching up inside the calls that commit", beside_commits, 120);
+    own_case("three followers at once, inside the calls that ship", begun_at_once, 120);
     own_case("catching up beside a writer at full speed, and handed over", beside_a_writer, 120);
     own_case("three followers one after the other", one_after_the_other, 120);
     own_case("three followers at the same time, beside a writer", at_the_same_time, 120);

@@ -220,7 +220,8 @@ struct leader {
     struct wal_writer wal;
     int listen_fd, fds;
     uint64_t lsn;
-    uint64_t caught_up;     /* records that catch-ups have sent */
+    uint64_t caught_up;     /* records that catch-ups have sent, unless they go on beside commits */
+    int beside;             /* they do */
     struct sample sample;
     uint8_t encoded[WAL_RECORD_MAX];
     size_t len;
@@ -263,7 +264,7 @@ static inline pid_t start_follower(const struct leader *leader, const struct fol
     REQUIRE(pid > 0);
     return pid;
 }
-/* Takes back whoever knocks; returns how many were caught up. */
+/* Takes back whoever knocks; returns how many. */
 static inline int leader_welcome(struct leader *leader)
 {
     int welcomed = 0;
@@ -272,9 +273,12 @@ static inline int leader_welcome(struct leader *leader)
         uint64_t lsn;
         if (repl_accept_rejoin(&leader->config, leader->listen_fd, &slot, &lsn) != 0)
             continue; /* it has gone again, or its old connection answers still */
+        if (leader->beside) {
+            welcomed += repl_catch_up_begin(&leader->config, slot, lsn) == 0;
+            continue;
+        }
         int sent = repl_catch_up(&leader->config, slot, lsn);
-        if (sent >= 0)
-            welcomed++;
+        welcomed += sent >= 0;
         leader->caught_up += sent > 0 ? (uint64_t)sent : 0;
     }
     return welcomed;
@@ -293,7 +297,7 @@ static inline void leader_gather(struct leader *leader, int ms)
         struct pollfd p = {.fd = leader->listen_fd, .events = POLLIN};
         int left = (int)(end - own_now_ms());
         REQUIRE(left > 0);
-        poll(&p, 1, left < 100 ? left : 100);
+        poll(&p, 1, repl_catch_up_go_on(&leader->config, 0) > 0 ? 0 : left < 100 ? left : 100);
         leader_welcome(leader);
     }
 }
@@ -344,6 +348,8 @@ static inline int leader_settle(struct leader *leader, int ms)
 {
     for (int64_t end = own_now_ms() + ms; own_now_ms() < end; poll(NULL, 0, 1)) {
         leader_welcome(leader);
+        while (repl_catch_up_go_on(&leader->config, 100) > 0)
+            leader_welcome(leader);
         repl_heartbeat(&leader->config, 1000); /* reads what acks have come */
         if (leader_online(leader) == leader->config.follower_count && leader_all_acked(leader))
             return 1;

@@ -122,11 +122,18 @@ static void everything(void)
 {
     run((const unsigned[TARGETS]){[BODIES] = 4000, [HEADERS] = 8000, [CONTROLS] = 8});
 }
+/* Followers that come back are caught up while windows are shipped. */
+static void everything_beside(void)
+{
+    leader.beside = 1;
+    everything();
+}
 int main(void)
 {
     own_case("bits flip in records, 400 in flight", bodies, 240);
     own_case("bits flip in control messages and records", controls, 240);
     own_case("bits flip in frame headers", headers, 240);
     own_case("bits flip anywhere in the leader's stream", everything, 240);
+    own_case("bits flip anywhere, catch-ups go on beside commits", everything_beside, 240);
     return own_end();
 }
