@@ -145,6 +145,34 @@ static void begun_at_once(void)
         CHECK_EQ(shared->follower[i].joins, 1);
     leader_end(&leader, pids);
 }
+/* A follower that lacks nothing has nothing to acknowledge. Its log counts all the same, when it says that it is ours,
+ * be that before or after the leader has nothing more to send. */
+static void lacks_nothing(void)
+{
+    faults_share();
+    leader.beside = 1;
+    leader_listen(&leader, 1, NULL);
+    leader_open(&leader);
+    leader_preload(&leader, 3, VALUE);
+    start(1);
+    leader_gather(&leader, PATIENCE);
+    CHECK_EQ(repl_wait_quorum(&leader.config, leader.lsn, PATIENCE), 0);
+    shutdown(leader.config.followers[0].fd, SHUT_RDWR);
+    CHECK_EQ(repl_heartbeat(&leader.config, 1000), 0); /* gone, and what it has said with it */
+    struct pollfd p = {.fd = leader.listen_fd, .events = POLLIN};
+    REQUIRE(poll(&p, 1, PATIENCE) == 1);
+    int slot;
+    uint64_t lsn;
+    CHECK_EQ(repl_accept_rejoin(&leader.config, leader.listen_fd, &slot, &lsn), 0);
+    kill(pids[0], SIGSTOP);
+    CHECK_EQ(repl_catch_up_begin(&leader.config, slot, lsn), 0);
+    CHECK_EQ(repl_catch_up_go_on(&leader.config, 0), 0);
+    CHECK_EQ(leader_online(&leader), 1);
+    kill(pids[0], SIGCONT);
+    CHECK_EQ(repl_wait_quorum(&leader.config, leader.lsn, 5000), 0);
+    CHECK(leader_all_acked(&leader));
+    leader_end(&leader, pids);
+}
 /* What the thread that catches up tells the writer. */
 static struct handover {
     struct replication_config config;
@@ -426,6 +454,7 @@ int main(void)
     own_case("catching up in the writer's own thread", in_one_thread, 120);
     own_case("catching up inside the calls that commit", beside_commits, 120);
     own_case("three followers at once, inside the calls that ship", begun_at_once, 120);
+    own_case("a follower that lacks nothing counts", lacks_nothing, 60);
     own_case("catching up beside a writer at full speed, and handed over", beside_a_writer, 120);
     own_case("three followers one after the other", one_after_the_other, 120);
     own_case("three followers at the same time, beside a writer", at_the_same_time, 120);

@@ -150,19 +150,19 @@ fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, aft
 /// is known of that), and told what comes next, in one go: nothing waits for its answer, since it refuses for itself
 /// what is not its future.
 pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>) -> Result<()> {
-    let mut state = CatchUp { at, sent: 0, first: at.lsn, bytes: 0, asked: None };
+    member.link.asked = None;
     if member.link.progress.is_logship {
         let before = Lsn(at.lsn.0 - 1);
         let mut messages = Vec::new();
         if let Some((crc, history)) = past {
             Control::Check(before, crc, history).encode_into(&mut messages)?;
-            state.asked = Some(before);
+            member.link.asked = Some(before);
         }
         Control::Position(at.lsn).encode_into(&mut messages)?;
         member.link.progress.next = Some(at.lsn);
         member.send(&messages, Deadline::send())?;
     }
-    member.link.catch_up = Some(state);
+    member.link.catch_up = Some(CatchUp { at, sent: 0, first: at.lsn, bytes: 0 });
     Ok(())
 }
 
@@ -187,7 +187,7 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
             wait(member, deadline)?;
         }
         let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
-        let is_end = state.asked.is_none() && outbox.is_done();
+        let is_end = member.link.asked.is_none() && outbox.is_done();
         if let Some(watch) = source.watch.filter(|_| is_end || told.elapsed() >= WATCH_INTERVAL) {
             told = Instant::now();
             let (records, total) = (state.records(), source.tail.last().next().since(state.first));
@@ -224,9 +224,7 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
 }
 
 fn forget_question(member: &mut Member<'_>) {
-    if let Some(state) = &mut member.link.catch_up
-        && let Some(lsn) = state.asked.take()
-    {
+    if let Some(lsn) = member.link.asked.take() {
         crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
     }
 }
@@ -261,7 +259,7 @@ fn take_answer(member: &mut Member<'_>) -> Option<Ack> {
 /// Notes what the follower of a catch-up answers to its CHECK. `Some`: its log ends there, earlier than it said, and
 /// the catch-up must begin anew behind that.
 pub fn on_answer(member: &mut Member<'_>, ack: &Ack) -> Result<Option<Lsn>> {
-    let Some(lsn) = member.link.catch_up.as_mut().and_then(|state| state.asked.take()) else { return Ok(None) };
+    let Some(lsn) = member.link.asked.take() else { return Ok(None) };
     match ack.status {
         ACK_OK => {
             // A rejoin says that everything up to there is durable, and it is ours.
@@ -294,7 +292,7 @@ fn finish(member: &mut Member<'_>) {
 
 /// What a failed catch-up leaves.
 fn on_failure(member: &mut Member<'_>, error: &Error) {
-    member.link.catch_up = None;
+    (member.link.catch_up, member.link.asked) = (None, None);
     if matches!(error, Error::FollowerAhead { .. } | Error::Diverged { .. } | Error::Compacted { .. }) {
         member.link.resyncs.refused += 1;
     }

@@ -105,7 +105,7 @@ impl Member<'_> {
         self.link.disconnects += 1;
         self.link.progress.next = None;
         self.link.progress.reship = None;
-        (self.link.catch_up, self.link.caught_up) = (None, None);
+        (self.link.catch_up, self.link.asked, self.link.caught_up) = (None, None, None);
         crate::log_warn!("{self} is offline: {reason}");
     }
 
@@ -326,7 +326,7 @@ impl Group<'_> {
     fn take_acks(&mut self) {
         for member in &mut self.members {
             while let Some(ack) = member.link.inbox.pop_ack() {
-                if ack.is_check_answer() && member.link.catch_up.is_some_and(|state| state.asked.is_some()) {
+                if ack.is_check_answer() && member.link.asked.is_some() {
                     match catch_up::on_answer(member, &ack) {
                         Ok(None) => {}
                         Ok(Some(after)) => begin_anew(member, after.next(), self.log),

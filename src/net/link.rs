@@ -25,6 +25,8 @@ pub struct Link {
     pub heard: Option<Instant>,
     /// The catch-up that goes on, if one does.
     pub catch_up: Option<CatchUp>,
+    /// The follower was asked about this record when its catch-up began, and has not answered.
+    pub asked: Option<Lsn>,
     /// The last catch-up, while the newest record may have been sent by it.
     pub caught_up: Option<CaughtUp>,
     /// Why the follower was marked offline last.
@@ -55,7 +57,7 @@ impl Link {
         self.inbox.clear();
         self.progress.clear();
         self.heard = None;
-        (self.catch_up, self.caught_up) = (None, None);
+        (self.catch_up, self.asked, self.caught_up) = (None, None, None);
     }
 
     /// Counts the waiting acks, so that the inbox has room again.
@@ -88,8 +90,6 @@ pub struct CatchUp {
     pub first: Lsn,
     /// Bytes sent so far, frames included.
     pub bytes: u64,
-    /// The follower was asked about this record, and has not answered.
-    pub asked: Option<Lsn>,
 }
 
 impl CatchUp {
