@@ -178,13 +178,20 @@ static inline void follower_live(const struct follower *self)
     REQUIRE(kv_store_init(&store) == 0 && wal_open(&wal, name) == 0);
     REQUIRE(wal_recover(name, &store) == logship_last_lsn(&wal));
     report->lsn = (uint64_t)logship_last_lsn(&wal);
-    int listen_fd = self->listen_fd;
+    int listen_fd = self->listen_fd, fd = -1;
     while (!shared->stop) {
-        int fd = listen_fd >= 0 ? repl_accept(listen_fd) : repl_follower_rejoin(-1, (uint64_t)logship_last_lsn(&wal));
-        if (fd < 0) {
+        /* Both ways that the lesson has: with the old descriptor, and with none. */
+        if (fd >= 0 && self->node % 2 == 0) {
+            close(fd);
+            fd = -1;
+        }
+        uint64_t last = (uint64_t)logship_last_lsn(&wal);
+        int got = listen_fd >= 0 ? repl_accept(listen_fd) : repl_follower_rejoin(fd, last);
+        if (got < 0) {
             poll(NULL, 0, 5); /* nothing tells when a leader that is gone will be there again */
             continue;
         }
+        fd = fd < 0 ? got : fd;
         if (report->joins++ == 0)
             report->fds_first = own_count_fds() - (listen_fd >= 0);
         if (listen_fd >= 0)
@@ -193,8 +200,9 @@ static inline void follower_live(const struct follower *self)
         if (self->small_buffer)
             setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &self->small_buffer, sizeof self->small_buffer);
         follow_until_lost(fd, &wal, &store, report);
-        close(fd);
     }
+    if (fd >= 0)
+        close(fd);
     report->fds_last = own_count_fds() + 1; /* its connection, which it had the first time */
     report->keys = (uint64_t)kv_store_count(&store);
     report->digest = store_digest(&store);
@@ -212,7 +220,8 @@ struct leader {
     struct wal_writer wal;
     int listen_fd, fds;
     uint64_t lsn;
-    uint64_t caught_up;     /* records that catch-ups have sent */
+    uint64_t caught_up;     /* records that catch-ups have sent, unless they go on beside commits */
+    int beside;             /* they do */
     struct sample sample;
     uint8_t encoded[WAL_RECORD_MAX];
     size_t len;
@@ -237,17 +246,25 @@ static inline void leader_open(struct leader *leader)
     leader->lsn = (uint64_t)logship_last_lsn(&leader->wal);
     leader->fds = own_count_fds();
 }
+/* In a forked process: what it holds too is not closed when the leader closes it. */
+static inline void leader_let_go(const struct leader *leader)
+{
+    close(leader->listen_fd);
+    for (int i = 0; i < leader->config.follower_count; i++)
+        if (leader->config.followers[i].fd >= 0)
+            close(leader->config.followers[i].fd);
+}
 static inline pid_t start_follower(const struct leader *leader, const struct follower *follower)
 {
     pid_t pid = own_fork();
     if (pid == 0) {
-        close(leader->listen_fd);
+        leader_let_go(leader);
         follower_live(follower);
     }
     REQUIRE(pid > 0);
     return pid;
 }
-/* Takes back whoever knocks; returns how many were caught up. */
+/* Takes back whoever knocks; returns how many. */
 static inline int leader_welcome(struct leader *leader)
 {
     int welcomed = 0;
@@ -256,9 +273,12 @@ static inline int leader_welcome(struct leader *leader)
         uint64_t lsn;
         if (repl_accept_rejoin(&leader->config, leader->listen_fd, &slot, &lsn) != 0)
             continue; /* it has gone again, or its old connection answers still */
+        if (leader->beside) {
+            welcomed += repl_catch_up_begin(&leader->config, slot, lsn) == 0;
+            continue;
+        }
         int sent = repl_catch_up(&leader->config, slot, lsn);
-        if (sent >= 0)
-            welcomed++;
+        welcomed += sent >= 0;
         leader->caught_up += sent > 0 ? (uint64_t)sent : 0;
     }
     return welcomed;
@@ -277,7 +297,7 @@ static inline void leader_gather(struct leader *leader, int ms)
         struct pollfd p = {.fd = leader->listen_fd, .events = POLLIN};
         int left = (int)(end - own_now_ms());
         REQUIRE(left > 0);
-        poll(&p, 1, left < 100 ? left : 100);
+        poll(&p, 1, repl_catch_up_go_on(&leader->config, 0) > 0 ? 0 : left < 100 ? left : 100);
         leader_welcome(leader);
     }
 }
@@ -328,6 +348,8 @@ static inline int leader_settle(struct leader *leader, int ms)
 {
     for (int64_t end = own_now_ms() + ms; own_now_ms() < end; poll(NULL, 0, 1)) {
         leader_welcome(leader);
+        while (repl_catch_up_go_on(&leader->config, 100) > 0)
+            leader_welcome(leader);
         repl_heartbeat(&leader->config, 1000); /* reads what acks have come */
         if (leader_online(leader) == leader->config.follower_count && leader_all_acked(leader))
             return 1;

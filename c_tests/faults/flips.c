@@ -111,7 +111,7 @@ static void bodies(void)
 }
 static void headers(void)
 {
-    run((const unsigned[TARGETS]){[HEADERS] = 1000});
+    run((const unsigned[TARGETS]){[HEADERS] = 4000});
 }
 /* Control messages come with rejected records and rejoins. */
 static void controls(void)
@@ -120,7 +120,13 @@ static void controls(void)
 }
 static void everything(void)
 {
-    run((const unsigned[TARGETS]){[BODIES] = 2000, [HEADERS] = 2000, [CONTROLS] = 8});
+    run((const unsigned[TARGETS]){[BODIES] = 4000, [HEADERS] = 8000, [CONTROLS] = 8});
+}
+/* Followers that come back are caught up while windows are shipped. */
+static void everything_beside(void)
+{
+    leader.beside = 1;
+    everything();
 }
 int main(void)
 {
@@ -128,5 +134,6 @@ int main(void)
     own_case("bits flip in control messages and records", controls, 240);
     own_case("bits flip in frame headers", headers, 240);
     own_case("bits flip anywhere in the leader's stream", everything, 240);
+    own_case("bits flip anywhere, catch-ups go on beside commits", everything_beside, 240);
     return own_end();
 }

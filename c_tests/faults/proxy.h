@@ -16,6 +16,8 @@ struct proxy {
     uint64_t random;        /* seed, then state */
     _Atomic uint64_t *flips; /* how many it has damaged, so far */
     _Atomic uint64_t *limit; /* it damages no more than that */
+    _Atomic uint64_t *budget; /* if not NULL and not 0: after so many of the leader's bytes it cuts the connection */
+    void (*on_cut)(void);   /* and does this first */
 };
 /* One direction's bytes that have not gone out yet. */
 struct flow {
@@ -80,6 +82,7 @@ static inline int flow_write(struct flow *flow, int to)
 static inline void proxy_connection(struct proxy *proxy, int leader, int follower)
 {
     static struct flow down, up; /* the leader's frames; the follower's acks, which pass as they are */
+    uint64_t left = proxy->budget && *proxy->budget ? *proxy->budget : UINT64_MAX;
     down.used = down.ready = up.used = up.ready = 0;
     for (int open = 1; open;) {
         struct pollfd p[2] = {
@@ -91,7 +94,16 @@ static inline void proxy_connection(struct proxy *proxy, int leader, int followe
         open = flow_read(&down, leader) && flow_read(&up, follower);
         proxy_frames(proxy, &down);
         up.ready = up.used;
+        size_t before = down.used, ready = down.ready;
+        down.ready = ready < left ? ready : (size_t)left;
         open = open && flow_write(&down, follower) && flow_write(&up, leader);
+        left -= before - down.used;
+        down.ready = ready - (before - down.used);
+        if (left == 0) {
+            *proxy->budget = 0;
+            proxy->on_cut();
+            break;
+        }
     }
     close(leader);
     close(follower);

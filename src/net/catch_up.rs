@@ -156,19 +156,19 @@ fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, aft
 /// is known of that), and told what comes next, in one go: nothing waits for its answer, since it refuses for itself
 /// what is not its future.
 pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>) -> Result<()> {
-    let mut state = CatchUp::from(at);
+    member.link.asked = None;
     if member.link.progress.is_logship {
         let before = Lsn(at.lsn.0 - 1);
         let mut messages = Vec::new();
         if let Some((crc, history)) = past {
             Control::Check(before, crc, history).encode_into(&mut messages)?;
-            state.asked = Some(before);
+            member.link.asked = Some(before);
         }
         Control::Position(at.lsn).encode_into(&mut messages)?;
         member.link.progress.next = Some(at.lsn);
         member.send(&messages, Deadline::send())?;
     }
-    member.link.catch_up = Some(state);
+    member.link.catch_up = Some(CatchUp::from(at));
     Ok(())
 }
 
@@ -188,14 +188,14 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
     let mut outbox = Outbox::default();
     let (mut asked_until, mut told) = (None, Instant::now());
     loop {
-        let asked = member.link.catch_up.and_then(|state| state.asked);
+        let asked = member.link.asked;
         if let Err(error) = send_piece(member, source, &mut outbox) {
             // A follower that refuses closes the connection, and sending may find that out first.
             let refusal = asked.filter(|_| take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED));
             return Err(refusal.map_or(error, |lsn| Error::Diverged { lsn }));
         }
         let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
-        let is_end = state.asked.is_none() && outbox.is_done();
+        let is_end = member.link.asked.is_none() && outbox.is_done();
         if let Some(watch) = source.watch.filter(|_| is_end || told.elapsed() >= WATCH_INTERVAL) {
             told = Instant::now();
             let (records, total) = (state.records(), source.tail.last().next().since(state.first));
@@ -240,9 +240,7 @@ fn send_piece<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, outbo
 }
 
 fn forget_question(member: &mut Member<'_>) {
-    if let Some(state) = &mut member.link.catch_up
-        && let Some(lsn) = state.asked.take()
-    {
+    if let Some(lsn) = member.link.asked.take() {
         crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
     }
 }
@@ -277,7 +275,7 @@ fn take_answer(member: &mut Member<'_>) -> Option<Ack> {
 /// Notes what the follower of a catch-up answers to its CHECK. `Some`: its log ends there, earlier than it said, and
 /// the catch-up must begin anew behind that.
 pub fn on_answer(member: &mut Member<'_>, ack: &Ack) -> Result<Option<Lsn>> {
-    let Some(lsn) = member.link.catch_up.as_mut().and_then(|state| state.asked.take()) else { return Ok(None) };
+    let Some(lsn) = member.link.asked.take() else { return Ok(None) };
     match ack.status {
         ACK_OK => {
             // A rejoin says that everything up to there is durable, and it is ours.
@@ -310,7 +308,7 @@ fn finish(member: &mut Member<'_>) {
 
 /// What a failed catch-up leaves.
 fn on_failure(member: &mut Member<'_>, error: &Error) {
-    member.link.catch_up = None;
+    (member.link.catch_up, member.link.asked) = (None, None);
     if matches!(error, Error::FollowerAhead { .. } | Error::Diverged { .. } | Error::Compacted { .. }) {
         member.link.resyncs.refused += 1;
     }
@@ -333,8 +331,15 @@ fn on_failure(member: &mut Member<'_>, error: &Error) {
 pub fn step(member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<()> {
     let was_online = member.online;
     let mut outbox = Outbox::default();
-    if !outbox.pump(member, frames)? {
-        return check_deadline(member);
+    // Behind less than a piece comes the log's end. It must be seen in this step: a writer may move it on before the
+    // next one, every time.
+    loop {
+        if !outbox.pump(member, frames)? {
+            return check_deadline(member);
+        }
+        if outbox.is_done() || outbox.frames.len() >= PIECE {
+            break;
+        }
     }
     if outbox.is_done() {
         finish(member);

@@ -224,7 +224,7 @@ impl Group<'_> {
     fn take_acks(&mut self) {
         for member in &mut self.members {
             while let Some(ack) = member.link.inbox.pop_ack() {
-                if ack.is_check_answer() && member.link.catch_up.is_some_and(|state| state.asked.is_some()) {
+                if ack.is_check_answer() && member.link.asked.is_some() {
                     match catch_up::on_answer(member, &ack) {
                         Ok(None) => {}
                         Ok(Some(after)) => begin_anew(member, after.next(), self.log),

@@ -26,6 +26,8 @@ pub struct Link {
     pub heard: Option<Instant>,
     /// The catch-up that goes on, if one does.
     pub catch_up: Option<CatchUp>,
+    /// The follower was asked about this record when its catch-up began, and has not answered.
+    pub asked: Option<Lsn>,
     /// The last catch-up, while the newest record may have been sent by it.
     pub caught_up: Option<CaughtUp>,
     /// Why the follower was marked offline last.
@@ -56,7 +58,7 @@ impl Link {
         self.inbox.clear();
         self.progress.clear();
         self.heard = None;
-        (self.catch_up, self.caught_up) = (None, None);
+        (self.catch_up, self.asked, self.caught_up) = (None, None, None);
     }
 
     /// Counts the waiting acks, so that the inbox has room again.
@@ -89,8 +91,6 @@ pub struct CatchUp {
     pub first: Lsn,
     /// Bytes sent so far, frames included.
     pub bytes: u64,
-    /// The follower was asked about this record, and has not answered.
-    pub asked: Option<Lsn>,
     /// Until then the socket must have taken something.
     pub until: Deadline,
 }
@@ -99,7 +99,7 @@ impl CatchUp {
     /// One that begins with the record at `at`.
     #[must_use]
     pub fn from(at: Position) -> CatchUp {
-        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, asked: None, until: Deadline::send() }
+        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, until: Deadline::send() }
     }
 
     /// Records sent so far, whole.

@@ -73,7 +73,7 @@ impl Member<'_> {
         self.link.disconnects += 1;
         self.link.progress.next = None;
         self.link.progress.reship = None;
-        (self.link.catch_up, self.link.caught_up) = (None, None);
+        (self.link.catch_up, self.link.asked, self.link.caught_up) = (None, None, None);
         crate::log_warn!("{self} is offline: {reason}");
     }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::io::{self, Deadline, Received};
+use super::socket;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
@@ -15,6 +16,7 @@ use crate::wal::crc::crc32;
 use crate::wal::meta::Origin;
 use crate::wal::record;
 use crate::wal::snapshot::{Incoming, Snapshot};
+use nix::errno::Errno;
 use std::os::fd::RawFd;
 
 /// Where a follower stores records.
@@ -111,7 +113,19 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     }
 
     /// As [`receive`](Receiver::receive), but returns `None` after a frame that gave no record.
+    ///
+    /// A stream that is out of step is shut down: the leader hears of it at once, and nobody rejoins on what looks like
+    /// a live connection and would read on in the middle of something.
     pub fn receive_frame(&mut self) -> Result<Option<Lsn>> {
+        let result = self.next_frame();
+        let timed_out = |error: &Error| error.errno() == Errno::ETIMEDOUT as i32 && !matches!(error, Error::TimedOut);
+        if result.as_ref().is_err_and(|error| matches!(error, Error::Protocol(_)) || timed_out(error)) {
+            socket::shut_down(self.fd);
+        }
+        result
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Lsn>> {
         self.apply_pending()?;
         if self.log.ready() > 0 {
             return self.hand_out().map(Some);
@@ -159,7 +173,8 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
 
     pub(super) fn answer(&self, lsn: Lsn, status: u8, flags: u8) -> Result<()> {
         let ack = Ack::marked(lsn, status, Mark { node: self.node, flags });
-        io::send_all(self.fd, &ack.encode(), Deadline::send())
+        // A part of an ack may be out.
+        io::send_all(self.fd, &ack.encode(), Deadline::send()).inspect_err(|_| socket::shut_down(self.fd))
     }
 
     fn control(&mut self, body: &[u8]) -> Result<()> {
