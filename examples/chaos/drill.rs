@@ -21,6 +21,7 @@ const NAME: &str = "logship-chaos";
 /// For the cluster to form, and to be whole again when all is healed: a follower may have to wait for TCP to give up.
 const FORM: Duration = Duration::from_secs(30);
 const HEAL: Duration = Duration::from_secs(60);
+const QUIT: Duration = Duration::from_secs(15);
 /// Beyond what a process holds when the cluster has formed, for buffers and what malloc keeps.
 const GROWTH_KB: u64 = 48 * 1024;
 /// A node whose process ends by itself so often will not get better.
@@ -70,6 +71,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
         planted: BTreeMap::new(),
         complaints: Vec::new(),
         ends: 0,
+        ending: false,
         network,
         directory,
     };
@@ -186,6 +188,8 @@ struct Drill {
     complaints: Vec<String>,
     /// Processes that ended by themselves.
     ends: usize,
+    /// All were told to end.
+    ending: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -313,11 +317,17 @@ impl Drill {
                 }
                 let Some(process) = self.nodes.remove(&node) else { return Ok(()) };
                 let how = process.how_it_ended();
+                if self.ending && how == "exit code 0" {
+                    return Ok(());
+                }
                 let log = std::fs::read_to_string(self.path(&format!("{node}.log"))).unwrap_or_default();
                 let last = log.lines().last().unwrap_or_default();
                 self.tally.line(&format!("{node} ended by itself: {how}: {last}"));
                 self.complaints.push(format!("{node} ended by itself: {how}: {last}"));
                 self.ends += 1;
+                if self.ending {
+                    return Ok(());
+                }
                 if self.ends > ENDS_MAX {
                     return Err(Stopped::Failed(format!("{node} does not stay up: {last}")));
                 }
@@ -493,16 +503,22 @@ impl Drill {
         }
     }
 
-    /// Ends the nodes in order: they close their logs.
+    /// Ends the nodes: they close their logs.
     fn quit(&mut self) -> Result<(), Stopped> {
-        for (node, mut process) in std::mem::take(&mut self.nodes) {
+        self.ending = true;
+        for process in self.nodes.values_mut() {
             process.tell("quit");
-            let how = process.how_it_ended();
-            if how != "exit code 0" {
-                self.complaints.push(format!("{node} was told to end: {how}"));
-            }
         }
-        Ok(())
+        match self.wait_until(QUIT, "not ended", |drill| drill.nodes.is_empty()) {
+            Err(Stopped::Failed(_)) => {
+                let left: Vec<_> = self.nodes.keys().map(Node::to_string).collect();
+                let (left, patience) = (left.join(" "), QUIT.as_secs());
+                self.complaints.push(format!("told to end, and still there after {patience} s: {left}"));
+                self.nodes.clear();
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn judge(&mut self) -> Result<(), String> {
