@@ -61,6 +61,15 @@ pub(crate) fn make_small(directory: &Path, megabytes: u64) -> Result<(), String>
     tool::run(&format!("mount -t tmpfs -o size={megabytes}m,mode=0700 logship-chaos {}", directory.display()))
 }
 
+/// Removes every file in a directory.
+pub(crate) fn empty(directory: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        std::fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Takes all the room that is left in a directory's file system.
 pub(crate) fn fill(directory: &Path) -> Result<(), String> {
     let path = filler(directory);

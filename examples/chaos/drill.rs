@@ -84,6 +84,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
         }
         Err(Stopped::Failed(error)) => Err(error),
         Ok(()) if drill.complaints.is_empty() => {
+            if std::env::var_os("CHAOS_KEEP").is_some() { drill.confess(); }
             println!("all is well: every acknowledged write is on every node, in the same order");
             Ok(Ending::Well)
         }
@@ -244,7 +245,7 @@ impl Drill {
     fn start(&mut self, node: Node) -> Result<(), String> {
         self.lives += 1;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let parent = std::process::id().to_string();
+        let (parent, begun) = (std::process::id().to_string(), self.tally.begun_ms.to_string());
         let (directory, address) = (text(self.path(&node.to_string())), text(self.path("address")));
         let arguments = match node {
             Node::Leader => {
@@ -254,10 +255,10 @@ impl Drill {
                 };
                 let (seed, life) = (self.plan.seed.to_string(), self.lives.to_string());
                 self.tally.next_leader();
-                vec!["leader".to_owned(), parent, directory, address, text(self.path("ledger")), host, seed, life]
+                vec!["leader".to_owned(), parent, begun, directory, address, text(self.path("ledger")), host, seed, life]
             }
             Node::Follower(number) => {
-                vec!["follower".to_owned(), parent, directory, address, number.to_string()]
+                vec!["follower".to_owned(), parent, begun, directory, address, number.to_string()]
             }
         };
         let enter = self.network.as_ref().map(|network| network.enter(node)).unwrap_or_default();
@@ -281,6 +282,10 @@ impl Drill {
                 Err(RecvTimeoutError::Disconnected) => return Err(Stopped::Interrupted),
             }
         }
+    }
+
+    fn listen_for(&mut self, ms: u64) -> Result<(), Stopped> {
+        self.listen_until(Instant::now() + Duration::from_millis(ms))
     }
 
     fn wait_until(
@@ -343,7 +348,7 @@ impl Drill {
         match words[0] {
             "joined" if words.get(2) == Some(&"full") => self.tally.full += 1,
             "joined" => self.tally.partial += 1,
-            "wrote" => self.tally.wrote(number(1), number(3)),
+            "wrote" => self.tally.wrote(number(1), [number(2), number(3), number(4), number(5)]),
             "compacted" => self.tally.compacted += number(1),
             _ => {}
         }
@@ -377,11 +382,23 @@ impl Drill {
         }
     }
 
-    fn begin(&mut self, fault: &Fault) -> Result<(), String> {
+    fn begin(&mut self, fault: &Fault) -> Result<(), Stopped> {
         let node = fault.whom;
         let mut remark = String::new();
         match (fault.kind, &self.network) {
-            (Kind::Kill, _) => self.kill(node),
+            (Kind::Kill | Kind::KillTwice, _) => self.kill(node),
+            (Kind::KillCompacting, _) => {
+                if let Some(process) = self.nodes.get_mut(&node) {
+                    process.tell("compact");
+                }
+                let ms = self.random.between(0, 6);
+                self.listen_for(ms)?;
+                self.kill(node);
+            }
+            (Kind::Wiped, _) => {
+                self.kill(node);
+                disk::empty(&self.path(&node.to_string()))?;
+            }
             (Kind::Stop, _) => self.nodes.get(&node).map_or(Ok(()), Process::stop)?,
             (Kind::Compact, _) => match self.nodes.get_mut(&node) {
                 Some(process) => process.tell("compact"),
@@ -416,10 +433,17 @@ impl Drill {
         })
     }
 
-    fn end(&mut self, fault: &Fault) -> Result<(), String> {
+    fn end(&mut self, fault: &Fault) -> Result<(), Stopped> {
         let node = fault.whom;
         match (fault.kind, &self.network) {
-            (Kind::Kill, _) => self.start(node)?,
+            (Kind::Kill | Kind::KillCompacting | Kind::Wiped, _) => self.start(node)?,
+            (Kind::KillTwice, _) => {
+                self.start(node)?;
+                let ms = self.random.between(1, 250);
+                self.listen_for(ms)?;
+                self.kill(node);
+                self.start(node)?;
+            }
             (Kind::Stop, _) => self.nodes.get(&node).map_or(Ok(()), Process::go_on)?,
             (Kind::DiskFull, _) => disk::free(&self.path(&node.to_string()))?,
             (Kind::Foreign | Kind::ForeignAhead, _) => {
@@ -474,7 +498,7 @@ impl Drill {
     fn usage(&mut self) -> Result<BTreeMap<Node, Usage>, Stopped> {
         let mut least: BTreeMap<Node, Usage> = BTreeMap::new();
         for _ in 0..10 {
-            self.listen_until(Instant::now() + Duration::from_millis(20))?;
+            self.listen_for(20)?;
             for (node, process) in &self.nodes {
                 let now = process.usage()?;
                 let seen = least.entry(*node).or_insert(now);

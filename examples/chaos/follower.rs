@@ -36,7 +36,7 @@ fn follow(follower: &mut Follower, address: &Path, commands: &Receiver<String>) 
             return false;
         }
         if let Err(error) = join(follower, address) {
-            eprintln!("join: {error}");
+            role::log(&format!("join: {error}"));
             continue;
         }
         loop {

@@ -33,7 +33,7 @@ pub(crate) fn run(place: &Place, seed: u64, life: u64, commands: &Receiver<Strin
     say(&format!("open {}", leader.last_lsn()));
     let random = Random(seed ^ life.wrapping_mul(0x5851_f42d_4c95_7f2d));
     let writer = Writer { ledger: Ledger::open(&place.ledger, life)?, random, next: life * NUMBERS_PER_LIFE };
-    Node { leader, writer, counts: Counts::default(), told: Instant::now() }.serve(commands)
+    Node { leader, writer, counts: Counts::default() }.serve(commands)
 }
 
 /// A disk that is full at this moment is waited for.
@@ -73,16 +73,18 @@ fn publish(path: &Path, address: &str) -> Result<(), String> {
 #[derive(Default)]
 struct Counts {
     acked: u64,
-    failed: u64,
     last_ack: Option<Instant>,
     longest_pause: Duration,
+    /// The longest call of each kind: nothing else happens meanwhile.
+    accept: Duration,
+    heartbeat: Duration,
+    commit: Duration,
 }
 
 struct Node {
     leader: Leader,
     writer: Writer,
     counts: Counts,
-    told: Instant,
 }
 
 impl Node {
@@ -102,6 +104,7 @@ impl Node {
             if heartbeat.elapsed() >= HEARTBEAT_EVERY {
                 heartbeat = Instant::now();
                 self.leader.heartbeat(HEARTBEAT).map_err(|error| format!("heartbeat: {error}"))?;
+                self.counts.heartbeat = self.counts.heartbeat.max(heartbeat.elapsed());
                 self.tell();
             }
             let online = self.leader.followers().iter().filter(|follower| follower.online).count();
@@ -121,18 +124,23 @@ impl Node {
     }
 
     fn tell(&mut self) {
-        let Counts { acked, failed, longest_pause, .. } = self.counts;
-        say(&format!("wrote {acked} {failed} {}", longest_pause.as_millis()));
-        self.told = Instant::now();
+        let Counts { acked, longest_pause, accept, heartbeat, commit, .. } = self.counts;
+        let ms: Vec<_> =
+            [longest_pause, accept, heartbeat, commit].iter().map(|one| one.as_millis().to_string()).collect();
+        say(&format!("wrote {acked} {}", ms.join(" ")));
     }
 
     fn accept(&mut self, wait: Duration) {
-        match self.leader.accept(wait) {
+        let begun = Instant::now();
+        let result = self.leader.accept(wait);
+        self.counts.accept = self.counts.accept.max(begun.elapsed());
+        match result {
             Ok(Joined { index, from, records, snapshot }) => {
                 let how = if snapshot { "full" } else { "partial" };
                 say(&format!("joined {} {how} {from} {records}", index + 1));
             }
-            Err(Error::TimedOut) => {}
+            // Nobody came; or somebody did, and then took too long.
+            Err(Error::TimedOut) if begun.elapsed() < wait + Duration::from_millis(100) => {}
             Err(error @ (Error::Diverged { .. } | Error::FollowerAhead { .. } | Error::Compacted { .. })) => {
                 say(&format!("refused {error}"));
             }
@@ -179,15 +187,15 @@ impl Writer {
                 None => Record::del(key.as_bytes(), *at),
             })
             .collect();
+        let begun = Instant::now();
         let result = leader.commit(&records);
+        counts.commit = counts.commit.max(begun.elapsed());
         if result.is_ok() {
             let now = Instant::now();
             if let Some(before) = counts.last_ack.replace(now) {
                 counts.longest_pause = counts.longest_pause.max(now - before);
             }
             counts.acked += count;
-        } else {
-            counts.failed += count;
         }
         for ((number, ..), before_last) in batch.iter().zip((0..count).rev()) {
             match &result {

@@ -39,9 +39,11 @@ pub(crate) struct Attempt {
     pub(crate) outcome: Outcome,
 }
 
-/// The value that the SET of this number writes: no two are equal, and lengths differ.
+/// The value that the SET of this number writes: no two are equal, lengths differ, and some are long.
 pub(crate) fn value_of(number: u64) -> Vec<u8> {
-    let padding = usize::try_from(number.wrapping_mul(2_654_435_761) % 160).unwrap_or(0);
+    let mixed = number.wrapping_mul(2_654_435_761);
+    let longest = if mixed % 64 == 0 { 60_000 } else { 160 };
+    let padding = usize::try_from((mixed >> 8) % longest).unwrap_or(0);
     format!("{number}-{}", "x".repeat(padding)).into_bytes()
 }
 

@@ -60,7 +60,7 @@ fn plan(options: &[&str]) -> Result<Plan, String> {
 }
 
 fn lead(arguments: &[&str]) -> Result<(), String> {
-    let [parent, directory, address, ledger, host, seed, life] = arguments else { return Err(USAGE.to_owned()) };
+    let [parent, begun, directory, address, ledger, host, seed, life] = arguments else { return Err(USAGE.to_owned()) };
     let (Ok(seed), Ok(life)) = (seed.parse(), life.parse()) else { return Err(USAGE.to_owned()) };
     let place = leader::Place {
         directory: PathBuf::from(directory),
@@ -68,13 +68,13 @@ fn lead(arguments: &[&str]) -> Result<(), String> {
         ledger: PathBuf::from(ledger),
         host: (*host).to_owned(),
     };
-    let commands = role::begin(parent)?;
+    let commands = role::begin(parent, begun)?;
     leader::run(&place, seed, life, &commands)
 }
 
 fn follow(arguments: &[&str]) -> Result<(), String> {
-    let [parent, directory, address, node] = arguments else { return Err(USAGE.to_owned()) };
+    let [parent, begun, directory, address, node] = arguments else { return Err(USAGE.to_owned()) };
     let node = node.parse().map_err(|_| USAGE.to_owned())?;
-    let commands = role::begin(parent)?;
+    let commands = role::begin(parent, begun)?;
     follower::run(Path::new(directory), Path::new(address), node, &commands)
 }

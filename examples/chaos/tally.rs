@@ -10,6 +10,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Tally {
     begun: Instant,
+    /// The same as milliseconds of UNIX time.
+    pub(crate) begun_ms: u64,
     faults: BTreeMap<Kind, u64>,
     /// Rejoins for which the leader's log was enough, and those that needed a snapshot.
     pub(crate) partial: u64,
@@ -18,8 +20,9 @@ pub(crate) struct Tally {
     /// Joins that broke off.
     pub(crate) lost: u64,
     pub(crate) compacted: u64,
-    /// Between two acknowledged writes of one leader process.
-    pub(crate) longest_pause_ms: u64,
+    /// The longest time between two acknowledged writes of one leader process, and its longest accept, heartbeat and
+    /// commit.
+    longest_ms: [u64; 4],
     /// What the leader's processes before this one have acknowledged, and this one.
     acked: (u64, u64),
     progress: bool,
@@ -29,13 +32,14 @@ impl Tally {
     pub(crate) fn new() -> Tally {
         Tally {
             begun: Instant::now(),
+            begun_ms: crate::role::now_ms(),
             faults: BTreeMap::new(),
             partial: 0,
             full: 0,
             refused: 0,
             lost: 0,
             compacted: 0,
-            longest_pause_ms: 0,
+            longest_ms: [0; 4],
             acked: (0, 0),
             progress: std::io::stderr().is_terminal(),
         }
@@ -49,7 +53,7 @@ impl Tally {
             (lasts, "") => format!("for {}.{} s", lasts / 1_000, lasts % 1_000 / 100),
             (_, remark) => remark.to_owned(),
         };
-        self.line(&format!("{:<12}{:<16}{lasts}", fault.whom, fault.kind.name()));
+        self.line(&format!("{:<12}{:<17}{lasts}", fault.whom, fault.kind.name()));
     }
 
     pub(crate) fn line(&self, text: &str) {
@@ -58,8 +62,10 @@ impl Tally {
     }
 
     /// What the leader's process says of itself from time to time.
-    pub(crate) fn wrote(&mut self, acked: u64, pause_ms: u64) {
-        self.longest_pause_ms = self.longest_pause_ms.max(pause_ms);
+    pub(crate) fn wrote(&mut self, acked: u64, longest_ms: [u64; 4]) {
+        for (longest, now) in self.longest_ms.iter_mut().zip(longest_ms) {
+            *longest = now.max(*longest);
+        }
         self.acked.1 = acked;
         if self.progress {
             let (faults, acked) = (self.faults.values().sum::<u64>(), self.acked.0 + self.acked.1);
@@ -87,11 +93,14 @@ impl Tally {
         let (unknown, absent) = (count(|one| *one == Outcome::Unknown), count(|one| *one == Outcome::Absent));
         let faults: Vec<_> = self.faults.iter().map(|(kind, count)| format!("{} {count}", kind.name())).collect();
         println!("faults        {} ({})", self.faults.values().sum::<u64>(), faults.join(", "));
+        let [pause, accept, heartbeat, commit] = self.longest_ms;
         println!(
-            "writes        {acked} acknowledged ({} a second), {unknown} not committed, {absent} not logged; longest \
-             pause {} ms",
+            "writes        {acked} acknowledged ({} a second), {unknown} not committed, {absent} not logged",
             acked as u64 / seconds.max(1),
-            self.longest_pause_ms
+        );
+        println!(
+            "longest       {pause} ms between two acknowledged writes; calls: accept {accept} ms, heartbeat {heartbeat} \
+             ms, commit {commit} ms"
         );
         println!(
             "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off; compactions dropped {} records",
