@@ -1,5 +1,6 @@
 //! The drill itself: start the cluster, let the faults happen and end, heal all, judge.
 
+use crate::audit::Auditor;
 use crate::disk::{self, RunDirectory};
 use crate::foreign::{self, Planted};
 use crate::ledger::{self, Attempt};
@@ -69,6 +70,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
         quiet: None,
         reports: BTreeMap::new(),
         planted: BTreeMap::new(),
+        auditor: Auditor::default(),
         complaints: Vec::new(),
         ends: 0,
         ending: false,
@@ -84,7 +86,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
         }
         Err(Stopped::Failed(error)) => Err(error),
         Ok(()) if drill.complaints.is_empty() => {
-            if std::env::var_os("CHAOS_KEEP").is_some() { drill.confess(); }
+            if std::env::var_os("CHAOS_KEEP").is_some() {
+                drill.confess();
+            }
             println!("all is well: every acknowledged write is on every node, in the same order");
             Ok(Ending::Well)
         }
@@ -186,6 +190,7 @@ struct Drill {
     quiet: Option<(String, String, u8)>,
     reports: BTreeMap<Node, (String, String)>,
     planted: BTreeMap<Node, Planted>,
+    auditor: Auditor,
     complaints: Vec<String>,
     /// Processes that ended by themselves.
     ends: usize,
@@ -197,6 +202,9 @@ struct Drill {
 enum Step {
     Begin(Fault),
     End(Fault),
+    /// Of a flapping link.
+    Cut(Node),
+    Join(Node),
 }
 
 impl Drill {
@@ -212,7 +220,11 @@ impl Drill {
         let mut steps: Vec<(u64, Step)> = Vec::new();
         for fault in faults {
             steps.push((fault.at_ms, Step::Begin(fault)));
-            if fault.lasts_ms > 0 {
+            if fault.kind == Kind::Flap {
+                for cut in schedule::cuts(&fault) {
+                    steps.extend([(cut.start, Step::Cut(fault.whom)), (cut.end, Step::Join(fault.whom))]);
+                }
+            } else if fault.lasts_ms > 0 {
                 steps.push((fault.at_ms + fault.lasts_ms, Step::End(fault)));
             }
         }
@@ -220,9 +232,12 @@ impl Drill {
         let begun = Instant::now();
         for (at, step) in steps {
             self.listen_until(begun + Duration::from_millis(at))?;
+            self.audit()?;
             match step {
                 Step::Begin(fault) => self.begin(&fault)?,
                 Step::End(fault) => self.end(&fault)?,
+                Step::Cut(node) => self.network.as_ref().map_or(Ok(()), |network| network.cut(node))?,
+                Step::Join(node) => self.network.iter().for_each(|network| network.join(node)),
             }
         }
         self.listen_until(begun + Duration::from_secs(self.plan.seconds))?;
@@ -255,7 +270,17 @@ impl Drill {
                 };
                 let (seed, life) = (self.plan.seed.to_string(), self.lives.to_string());
                 self.tally.next_leader();
-                vec!["leader".to_owned(), parent, begun, directory, address, text(self.path("ledger")), host, seed, life]
+                vec![
+                    "leader".to_owned(),
+                    parent,
+                    begun,
+                    directory,
+                    address,
+                    text(self.path("ledger")),
+                    host,
+                    seed,
+                    life,
+                ]
             }
             Node::Follower(number) => {
                 vec!["follower".to_owned(), parent, begun, directory, address, number.to_string()]
@@ -349,6 +374,7 @@ impl Drill {
             "joined" if words.get(2) == Some(&"full") => self.tally.full += 1,
             "joined" => self.tally.partial += 1,
             "wrote" => self.tally.wrote(number(1), [number(2), number(3), number(4), number(5)]),
+            "uncompacted" => self.tally.uncompacted += 1,
             "compacted" => self.tally.compacted += number(1),
             _ => {}
         }
@@ -360,6 +386,10 @@ impl Drill {
         match (node, words.as_slice()) {
             (Node::Leader, ["joined", slot, ..]) => {
                 let slot = slot.parse::<usize>().unwrap_or(0);
+                let follower = Node::Follower(u8::try_from(slot).unwrap_or(0));
+                if !self.planted.contains_key(&follower) {
+                    self.auditor.joined(follower);
+                }
                 if let Some(joined) = slot.checked_sub(1).and_then(|at| self.joined.get_mut(at)) {
                     *joined = true;
                 }
@@ -391,12 +421,13 @@ impl Drill {
                 if let Some(process) = self.nodes.get_mut(&node) {
                     process.tell("compact");
                 }
-                let ms = self.random.between(0, 6);
+                let ms = self.random.between(0, 15);
                 self.listen_for(ms)?;
                 self.kill(node);
             }
             (Kind::Wiped, _) => {
                 self.kill(node);
+                self.auditor.distrust(node);
                 disk::empty(&self.path(&node.to_string()))?;
             }
             (Kind::Stop, _) => self.nodes.get(&node).map_or(Ok(()), Process::stop)?,
@@ -404,16 +435,23 @@ impl Drill {
                 Some(process) => process.tell("compact"),
                 None => remark = "nobody there".to_owned(),
             },
-            (Kind::DiskFull, _) => disk::fill(&self.path(&node.to_string()))?,
-            (Kind::Foreign | Kind::ForeignAhead, _) => remark = self.plant(fault)?,
-            (Kind::Cut, Some(network)) => {
-                network.cut_to_follower(node)?;
-                network.cut_to_leader(node)?;
+            (Kind::DiskFull, _) => {
+                disk::fill(&self.path(&node.to_string()))?;
+                if let (Node::Leader, Some(process)) = (node, self.nodes.get_mut(&node)) {
+                    process.tell("compact");
+                }
             }
+            (Kind::KillFull, _) => {
+                disk::fill(&self.path(&node.to_string()))?;
+                self.kill(node);
+                self.start(node)?;
+            }
+            (Kind::Foreign | Kind::ForeignAhead, _) => remark = self.plant(fault)?,
+            (Kind::Cut, Some(network)) => network.cut(node)?,
             (Kind::CutToFollower, Some(network)) => network.cut_to_follower(node)?,
             (Kind::CutToLeader, Some(network)) => network.cut_to_leader(node)?,
             (Kind::Slow, Some(network)) => network.slow(node, &mut self.random)?,
-            (_, None) => {}
+            (Kind::Flap, _) | (_, None) => {}
         }
         self.tally.fault(fault, &remark);
         Ok(())
@@ -422,6 +460,7 @@ impl Drill {
     fn plant(&mut self, fault: &Fault) -> Result<String, String> {
         self.kill(fault.whom);
         let more = if fault.kind == Kind::ForeignAhead { 20_000 } else { 0 };
+        self.auditor.distrust(fault.whom);
         let planted = foreign::plant(&self.wal(fault.whom), self.random.between(1, 6), more)?;
         self.start(fault.whom)?;
         Ok(match planted {
@@ -445,10 +484,11 @@ impl Drill {
                 self.start(node)?;
             }
             (Kind::Stop, _) => self.nodes.get(&node).map_or(Ok(()), Process::go_on)?,
-            (Kind::DiskFull, _) => disk::free(&self.path(&node.to_string()))?,
+            (Kind::DiskFull | Kind::KillFull, _) => disk::free(&self.path(&node.to_string()))?,
             (Kind::Foreign | Kind::ForeignAhead, _) => {
                 if let Some(planted) = self.planted.remove(&node) {
                     self.kill(node);
+                    self.auditor.distrust(node);
                     if let Some(complaint) = foreign::uproot(&self.wal(node), &planted)? {
                         self.tally.line(&format!("{node}: {complaint}"));
                         self.complaints.push(format!("{node}: {complaint}"));
@@ -458,8 +498,26 @@ impl Drill {
             }
             (Kind::Slow, Some(network)) => network.fast(node),
             (Kind::Cut | Kind::CutToFollower | Kind::CutToLeader, Some(network)) => network.join(node),
-            (Kind::Compact, _) | (_, None) => {}
+            (Kind::Compact | Kind::Flap, _) | (_, None) => {}
         }
+        Ok(())
+    }
+
+    /// What is acknowledged at this moment must be on a quorum's disks. The files are read as they are.
+    fn audit(&mut self) -> Result<(), Stopped> {
+        let acked = self.auditor.last_acked(&self.path("ledger"))?;
+        let mut complaint = String::new();
+        // A log that is being replaced may be seen half-way; what is missing is missing the next time too.
+        for _ in 0..4 {
+            let wals = Node::all().skip(1).map(|node| (node, self.wal(node))).collect::<Vec<_>>();
+            match self.auditor.audit(acked, &wals) {
+                None => return Ok(()),
+                Some(one) => complaint = one,
+            }
+            self.listen_for(25)?;
+        }
+        self.tally.line(&complaint);
+        self.complaints.push(complaint);
         Ok(())
     }
 

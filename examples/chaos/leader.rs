@@ -15,7 +15,7 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(700);
 const HEARTBEAT: Duration = Duration::from_millis(300);
 /// How long a writer that was refused waits for somebody to join before it tries again.
 const PAUSE: Duration = Duration::from_millis(30);
-const KEYS: u64 = 500;
+const KEYS: u64 = 2_000;
 
 /// Where things are.
 pub(crate) struct Place {
@@ -166,7 +166,7 @@ struct Writer {
 impl Writer {
     /// One commit of one or several records; whether a quorum has it.
     fn write(&mut self, leader: &mut Leader, counts: &mut Counts) -> Result<bool, String> {
-        let count = if self.random.between(0, 10) == 0 { self.random.between(2, 9) } else { 1 };
+        let count = if self.random.between(0, 10) == 0 { self.random.between(2, 40) } else { 1 };
         let mut batch = Vec::new();
         for _ in 0..count {
             self.next += 1;

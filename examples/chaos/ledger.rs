@@ -42,7 +42,7 @@ pub(crate) struct Attempt {
 /// The value that the SET of this number writes: no two are equal, lengths differ, and some are long.
 pub(crate) fn value_of(number: u64) -> Vec<u8> {
     let mixed = number.wrapping_mul(2_654_435_761);
-    let longest = if mixed % 64 == 0 { 60_000 } else { 160 };
+    let longest = if mixed.is_multiple_of(64) { 60_000 } else { 160 };
     let padding = usize::try_from((mixed >> 8) % longest).unwrap_or(0);
     format!("{number}-{}", "x".repeat(padding)).into_bytes()
 }

@@ -4,6 +4,7 @@
 //! This program is the drill, and in another role each of its nodes.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod disk;
 mod drill;
 mod follower;

@@ -72,12 +72,18 @@ impl Network {
         self.lose(node, "eth0", Node::Leader)
     }
 
+    /// Both.
+    pub(crate) fn cut(&self, node: Node) -> Result<(), String> {
+        self.cut_to_follower(node)?;
+        self.cut_to_leader(node)
+    }
+
     fn lose(&self, from: Node, device: &str, to: Node) -> Result<(), String> {
         let (from, to) = (self.name(from), address(to));
         tool::run(&format!("ip -n {from} neigh replace {to} lladdr {NOBODY} nud permanent dev {device}"))
     }
 
-    /// Ends what the two calls above began; there may be nothing to end.
+    /// Ends what the calls above began; there may be nothing to end.
     pub(crate) fn join(&self, node: Node) {
         for (from, device, to) in [(Node::Leader, "br0", node), (node, "eth0", Node::Leader)] {
             let _ = tool::run(&format!("ip -n {} neigh del {} dev {device}", self.name(from), address(to)));

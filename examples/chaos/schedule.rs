@@ -1,6 +1,8 @@
 //! Which fault hits whom and when: pure, and the same for the same seed.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 /// A follower's number is its node number, from 1.
 pub(crate) const FOLLOWERS: u8 = 3;
@@ -45,12 +47,16 @@ pub(crate) enum Kind {
     KillTwice,
     /// SIGKILL while the leader compacts its log.
     KillCompacting,
+    /// The node's file system is full, and it is killed and started while it is.
+    KillFull,
     /// The follower comes back with an empty directory.
     Wiped,
     /// SIGSTOP; healed by SIGCONT.
     Stop,
     /// Nothing passes between this follower and the leader.
     Cut,
+    /// The same, again and again for a short time.
+    Flap,
     /// Nothing reaches the follower; what it sends arrives.
     CutToFollower,
     /// Nothing reaches the leader; what it sends arrives.
@@ -74,9 +80,11 @@ impl Kind {
             Kind::Kill => "killed",
             Kind::KillTwice => "killed twice",
             Kind::KillCompacting => "killed, compact.",
+            Kind::KillFull => "killed, full",
             Kind::Wiped => "lost its files",
             Kind::Stop => "stopped",
             Kind::Cut => "cut off",
+            Kind::Flap => "flapping link",
             Kind::CutToFollower => "hears nothing",
             Kind::CutToLeader => "is not heard",
             Kind::Slow => "slow link",
@@ -88,7 +96,7 @@ impl Kind {
     }
 
     fn needs_network(self) -> bool {
-        matches!(self, Kind::Cut | Kind::CutToFollower | Kind::CutToLeader | Kind::Slow)
+        matches!(self, Kind::Cut | Kind::Flap | Kind::CutToFollower | Kind::CutToLeader | Kind::Slow)
     }
 }
 
@@ -162,6 +170,9 @@ pub(crate) fn schedule(seed: u64, seconds: u64, able: Able) -> Vec<Fault> {
         if deck.is_empty() {
             deck = cards(able);
             random.shuffle(&mut deck);
+            // One card of each kind is on top.
+            let mut seen = BTreeSet::new();
+            deck.sort_by_cached_key(|(kind, _)| seen.insert(*kind));
         }
         // Mostly there is a quorum: a writer that gets nothing acknowledged has nothing to lose.
         let away = busy_until[1..].iter().filter(|until| **until >= now).count();
@@ -188,6 +199,18 @@ pub(crate) fn schedule(seed: u64, seconds: u64, able: Able) -> Vec<Fault> {
     faults
 }
 
+/// When a flapping link is cut, in milliseconds of the run.
+pub(crate) fn cuts(fault: &Fault) -> Vec<Range<u64>> {
+    let (mut cuts, mut random) = (Vec::new(), Random(fault.at_ms));
+    let (mut now, end) = (fault.at_ms, fault.at_ms + fault.lasts_ms);
+    while now < end {
+        let joined = now + random.between(20, 500);
+        cuts.push(now..joined.min(end));
+        now = joined + random.between(20, 500);
+    }
+    cuts
+}
+
 fn cards(able: Able) -> Vec<(Kind, Node)> {
     let mut cards = Vec::new();
     for whom in Node::all() {
@@ -201,12 +224,14 @@ fn cards(able: Able) -> Vec<(Kind, Node)> {
                 Kind::CutToFollower,
                 Kind::CutToLeader,
                 Kind::Slow,
+                Kind::Flap,
                 Kind::DiskFull,
+                Kind::KillFull,
                 Kind::Foreign,
             ],
         };
         let can = |kind: &&Kind| match kind {
-            Kind::DiskFull => able.small_disks && has_small_disk(whom),
+            Kind::DiskFull | Kind::KillFull => able.small_disks && has_small_disk(whom),
             kind => able.network || !kind.needs_network(),
         };
         cards.extend(own.iter().filter(can).map(|kind| (*kind, whom)));
@@ -257,8 +282,16 @@ mod tests {
         for seed in 0..200 {
             let faults = schedule(seed, 60, ABLE);
             let kinds: std::collections::BTreeSet<_> = faults.iter().map(|fault| fault.kind).collect();
-            assert_eq!(kinds.len(), 13, "seed {seed}: {kinds:?}");
+            assert_eq!(kinds.len(), 15, "seed {seed}: {kinds:?}");
         }
+    }
+
+    #[test]
+    fn a_flapping_link_is_cut_in_its_time_only() {
+        let fault = Fault { at_ms: 5_000, lasts_ms: 3_000, kind: Kind::Flap, whom: Node::Follower(1) };
+        let cuts = cuts(&fault);
+        assert!(cuts.len() > 2 && cuts[0].start == 5_000 && cuts.iter().all(|cut| cut.end <= 8_000), "{cuts:?}");
+        assert!(cuts.windows(2).all(|two| two[0].end < two[1].start), "{cuts:?}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     /// Joins that broke off.
     pub(crate) lost: u64,
     pub(crate) compacted: u64,
+    /// Compactions that failed.
+    pub(crate) uncompacted: u64,
     /// The longest time between two acknowledged writes of one leader process, and its longest accept, heartbeat and
     /// commit.
     longest_ms: [u64; 4],
@@ -39,6 +41,7 @@ impl Tally {
             refused: 0,
             lost: 0,
             compacted: 0,
+            uncompacted: 0,
             longest_ms: [0; 4],
             acked: (0, 0),
             progress: std::io::stderr().is_terminal(),
@@ -103,8 +106,8 @@ impl Tally {
              ms, commit {commit} ms"
         );
         println!(
-            "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off; compactions dropped {} records",
-            self.partial, self.full, self.refused, self.lost, self.compacted
+            "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off; compactions dropped {} records, {} failed",
+            self.partial, self.full, self.refused, self.lost, self.compacted, self.uncompacted
         );
     }
 }
