@@ -8,17 +8,14 @@ use crate::network::{self, Network};
 use crate::nodes::{Event, Process, Start, Usage};
 use crate::role;
 use crate::schedule::{self, Able, FOLLOWERS, Fault, Kind, Node, Random};
+use crate::setup::{self, NAME};
 use crate::tally::Tally;
-use crate::tool;
 use crate::verdict::{self, Copy};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::SignalFd;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-const NAME: &str = "logship-chaos";
 /// For the cluster to form, and to be whole again when all is healed: a follower may have to wait for TCP to give up.
 const FORM: Duration = Duration::from_secs(30);
 const HEAL: Duration = Duration::from_secs(60);
@@ -33,7 +30,10 @@ const ENDS_MAX: usize = 10;
 pub(crate) struct Plan {
     pub(crate) seconds: u64,
     pub(crate) seed: u64,
+    /// Nothing that takes root.
     pub(crate) local: bool,
+    /// The nodes' files are kept also if all is well.
+    pub(crate) keep: bool,
 }
 
 /// How it ended.
@@ -44,19 +44,19 @@ pub(crate) enum Ending {
     Interrupted,
 }
 
-/// Runs the drill; an error is about the drill, not about what it tests.
+/// Runs the drill; an error is about what it needs before it can begin.
 pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
     let (sender, events) = channel();
-    watch_signals(sender.clone())?;
+    setup::watch_signals(sender.clone())?;
     let parent = std::env::temp_dir();
-    remove_leftovers(&parent);
+    setup::remove_leftovers(&parent);
     let run = format!("{NAME}-{}", std::process::id());
     let directory = RunDirectory::new(parent.join(&run))?;
     let (network, small_disks) = if plan.local {
         println!("--local: no partitions, slow links and full disks");
         (None, false)
     } else {
-        (make_network(&run), make_disks(&directory, plan))
+        (setup::make_network(&run), setup::make_disks(&directory, 64 + plan.seconds))
     };
     let mut drill = Drill {
         plan: *plan,
@@ -84,10 +84,14 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
             drill.tally.line("interrupted");
             Ok(Ending::Interrupted)
         }
-        Err(Stopped::Failed(error)) => Err(error),
+        Err(Stopped::Failed(error)) => {
+            drill.complaints.push(error);
+            drill.confess();
+            Ok(Ending::Wrong)
+        }
         Ok(()) if drill.complaints.is_empty() => {
-            if std::env::var_os("CHAOS_KEEP").is_some() {
-                drill.confess();
+            if plan.keep {
+                drill.keep();
             }
             println!("all is well: every acknowledged write is on every node, in the same order");
             Ok(Ending::Well)
@@ -109,68 +113,6 @@ impl From<String> for Stopped {
     fn from(error: String) -> Stopped {
         Stopped::Failed(error)
     }
-}
-
-/// Turns Ctrl-C into an event: everything that was made is taken down in order. Before any other thread begins.
-fn watch_signals(events: Sender<Event>) -> Result<(), String> {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        set.add(signal);
-    }
-    set.thread_block().map_err(|errno| format!("signals: {errno}"))?;
-    let signals = SignalFd::new(&set).map_err(|errno| format!("signals: {errno}"))?;
-    std::thread::spawn(move || {
-        while let Ok(Some(_)) = signals.read_signal() {
-            if events.send(Event::Interrupted).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Removes what a killed run has left: its pid is in the names, and no such drill runs any more.
-fn remove_leftovers(parent: &Path) {
-    let is_gone = |name: &str| {
-        let rest = name.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('-'));
-        let pid = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
-        pid.is_some_and(|pid| {
-            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            comm.trim_end() != "chaos"
-        })
-    };
-    network::remove_leftovers(is_gone);
-    disk::remove_leftovers(parent, is_gone);
-}
-
-fn make_network(run: &str) -> Option<Network> {
-    let missing: Vec<_> = [("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux")]
-        .into_iter()
-        .filter(|(program, _)| !tool::exists(program))
-        .collect();
-    if let Some((program, package)) = missing.first() {
-        println!("no partitions and slow links: {program} is missing: apt-get install {package}");
-        return None;
-    }
-    match Network::new(run) {
-        Ok(network) => Some(network),
-        Err(error) => {
-            println!("no partitions and slow links: no network namespaces (they take root): {error}");
-            None
-        }
-    }
-}
-
-fn make_disks(directory: &RunDirectory, plan: &Plan) -> bool {
-    for node in Node::all().filter(|node| schedule::has_small_disk(*node)) {
-        let path = directory.path.join(node.to_string());
-        let made = std::fs::create_dir_all(&path).map_err(|error| error.to_string());
-        if let Err(error) = made.and_then(|()| disk::make_small(&path, 64 + plan.seconds)) {
-            println!("no full disks: no small file systems (they take root): {error}");
-            return false;
-        }
-    }
-    true
 }
 
 /// Fields are dropped in this order: processes first, then their network, then their files.
@@ -631,17 +573,21 @@ impl Drill {
         Ok(())
     }
 
-    /// Says what is wrong, and keeps the files.
+    /// Says what is wrong, keeps the files, and says how to repeat it.
     fn confess(&self) {
         for complaint in &self.complaints {
             println!("WRONG: {complaint}");
         }
-        let kept = std::env::temp_dir().join(format!("{NAME}-failed-seed-{}-{}", self.plan.seed, std::process::id()));
+        self.keep();
+        let local = if self.plan.local { " LOCAL=1" } else { "" };
+        println!("to repeat it: make chaos SECONDS={} SEED={}{local}", self.plan.seconds, self.plan.seed);
+    }
+
+    fn keep(&self) {
+        let kept = std::env::temp_dir().join(format!("{NAME}-kept-seed-{}-{}", self.plan.seed, std::process::id()));
         match self.directory.keep_as(&kept) {
             Ok(()) => println!("the nodes' files and logs are in {}", kept.display()),
             Err(error) => println!("the nodes' files were not kept: {error}"),
         }
-        let local = if self.plan.local { " LOCAL=1" } else { "" };
-        println!("to repeat it: make chaos SECONDS={} SEED={}{local}", self.plan.seconds, self.plan.seed);
     }
 }

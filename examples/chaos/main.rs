@@ -15,6 +15,7 @@ mod network;
 mod nodes;
 mod role;
 mod schedule;
+mod setup;
 mod tally;
 mod tool;
 mod verdict;
@@ -23,8 +24,9 @@ use drill::{Ending, Plan};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: chaos [--seconds N] [--seed N] [--local]
-  --local  no network namespaces and no small disks, as if not root";
+const USAGE: &str = "usage: chaos [--seconds N] [--seed N] [--local] [--keep]
+  --local  no network namespaces and no small disks, as if not root
+  --keep   keep the nodes' files and logs also if all is well";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn plan(options: &[&str]) -> Result<Plan, String> {
-    let mut plan = Plan { seconds: 60, seed: 1, local: false };
+    let mut plan = Plan { seconds: 60, seed: 1, local: false, keep: false };
     let mut options = options.iter();
     while let Some(option) = options.next() {
         let mut number = || options.next().and_then(|text| text.parse().ok()).ok_or_else(|| USAGE.to_owned());
@@ -54,6 +56,7 @@ fn plan(options: &[&str]) -> Result<Plan, String> {
             "--seconds" => plan.seconds = number()?,
             "--seed" => plan.seed = number()?,
             "--local" => plan.local = true,
+            "--keep" => plan.keep = true,
             _ => return Err(USAGE.to_owned()),
         }
     }
