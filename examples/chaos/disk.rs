@@ -61,6 +61,12 @@ pub(crate) fn make_small(directory: &Path, megabytes: u64) -> Result<(), String>
     tool::run(&format!("mount -t tmpfs -o size={megabytes}m,mode=0700 logship-chaos {}", directory.display()))
 }
 
+/// How many files of a directory have `word` in their names.
+pub(crate) fn count(directory: &Path, word: &str) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains(word)).count()
+}
+
 /// Removes every file in a directory.
 pub(crate) fn empty(directory: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", directory.display());

@@ -10,6 +10,7 @@ use crate::role;
 use crate::schedule::{self, Able, FOLLOWERS, Fault, Kind, Node, Random};
 use crate::setup::{self, NAME};
 use crate::tally::Tally;
+use crate::tool;
 use crate::verdict::{self, Copy};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
     let run = format!("{NAME}-{}", std::process::id());
     let directory = RunDirectory::new(parent.join(&run))?;
     let (network, small_disks) = if plan.local {
-        println!("--local: no partitions, slow links and full disks");
+        tool::print("--local: no partitions, slow links and full disks");
         (None, false)
     } else {
         (setup::make_network(&run), setup::make_disks(&directory, 64 + plan.seconds))
@@ -93,7 +94,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Ending, String> {
             if plan.keep {
                 drill.keep();
             }
-            println!("all is well: every acknowledged write is on every node, in the same order");
+            tool::print("all is well: every acknowledged write is on every node, in the same order");
             Ok(Ending::Well)
         }
         Ok(()) => {
@@ -153,7 +154,12 @@ impl Drill {
     fn play(&mut self, able: Able) -> Result<(), Stopped> {
         let faults = schedule::schedule(self.plan.seed, self.plan.seconds, able);
         let by = self.network.as_ref().map_or("none", Network::slow_by);
-        println!("seed {}, {} s, {} faults; slow links by {by}", self.plan.seed, self.plan.seconds, faults.len());
+        tool::print(&format!(
+            "seed {}, {} s, {} faults; slow links by {by}",
+            self.plan.seed,
+            self.plan.seconds,
+            faults.len()
+        ));
         for node in Node::all() {
             self.start(node)?;
         }
@@ -512,10 +518,10 @@ impl Drill {
     fn compare_usage(&mut self, before: &BTreeMap<Node, Usage>, after: &BTreeMap<Node, Usage>) {
         for (node, after) in after {
             let before = before.get(node).copied().unwrap_or_default();
-            println!(
+            tool::print(&format!(
                 "{node:<12}  descriptors {} -> {}, resident {} -> {} KiB",
                 before.descriptors, after.descriptors, before.kilobytes, after.kilobytes
-            );
+            ));
             if after.descriptors > before.descriptors {
                 let (before, after) = (before.descriptors, after.descriptors);
                 self.complaints.push(format!("{node}: {after} descriptors are open, {before} were at the beginning"));
@@ -556,10 +562,11 @@ impl Drill {
                 Err(error) => self.complaints.push(error),
             }
         }
+        self.tally.torn = Node::all().map(|node| disk::count(&self.path(&node.to_string()), ".torn-")).sum();
         self.tally.print(&attempts, self.plan.seconds);
         for copy in &copies {
             let (first, last) = copy.range();
-            println!("{:<12}  has LSN {first} to {last}, {} keys", copy.name(), copy.store().len());
+            tool::print(&format!("{:<12}  has LSN {first} to {last}, {} keys", copy.name(), copy.store().len()));
         }
         if copies.len() == usize::from(FOLLOWERS) + 1 {
             self.complaints.extend(verdict::judge(&copies, &attempts));
@@ -576,18 +583,18 @@ impl Drill {
     /// Says what is wrong, keeps the files, and says how to repeat it.
     fn confess(&self) {
         for complaint in &self.complaints {
-            println!("WRONG: {complaint}");
+            tool::print(&format!("WRONG: {complaint}"));
         }
         self.keep();
         let local = if self.plan.local { " LOCAL=1" } else { "" };
-        println!("to repeat it: make chaos SECONDS={} SEED={}{local}", self.plan.seconds, self.plan.seed);
+        tool::print(&format!("to repeat it: make chaos SECONDS={} SEED={}{local}", self.plan.seconds, self.plan.seed));
     }
 
     fn keep(&self) {
         let kept = std::env::temp_dir().join(format!("{NAME}-kept-seed-{}-{}", self.plan.seed, std::process::id()));
         match self.directory.keep_as(&kept) {
-            Ok(()) => println!("the nodes' files and logs are in {}", kept.display()),
-            Err(error) => println!("the nodes' files were not kept: {error}"),
+            Ok(()) => tool::print(&format!("the nodes' files and logs are in {}", kept.display())),
+            Err(error) => tool::print(&format!("the nodes' files were not kept: {error}")),
         }
     }
 }

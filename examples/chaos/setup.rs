@@ -38,8 +38,8 @@ pub(crate) fn remove_leftovers(parent: &Path) {
         let rest = name.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('-'));
         let pid = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
         pid.is_some_and(|pid| {
-            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            comm.trim_end() != "chaos"
+            let program = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+            program(&pid.to_string()) != program("self")
         })
     };
     network::remove_leftovers(is_gone);
@@ -52,13 +52,13 @@ pub(crate) fn make_network(run: &str) -> Option<Network> {
         .filter(|(program, _)| !tool::exists(program))
         .collect();
     if let Some((program, package)) = missing.first() {
-        println!("no partitions and slow links: {program} is missing: apt-get install {package}");
+        tool::print(&format!("no partitions and slow links: {program} is missing: apt-get install {package}"));
         return None;
     }
     match Network::new(run) {
         Ok(network) => Some(network),
         Err(error) => {
-            println!("no partitions and slow links: no network namespaces (they take root): {error}");
+            tool::print(&format!("no partitions and slow links: no network namespaces (they take root): {error}"));
             None
         }
     }
@@ -69,7 +69,7 @@ pub(crate) fn make_disks(directory: &RunDirectory, megabytes: u64) -> bool {
         let path = directory.path.join(node.to_string());
         let made = std::fs::create_dir_all(&path).map_err(|error| error.to_string());
         if let Err(error) = made.and_then(|()| disk::make_small(&path, megabytes)) {
-            println!("no full disks: no small file systems (they take root): {error}");
+            tool::print(&format!("no full disks: no small file systems (they take root): {error}"));
             return false;
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::ledger::{Attempt, Outcome};
 use crate::schedule::{Fault, Kind};
+use crate::tool;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Instant;
@@ -22,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) compacted: u64,
     /// Compactions that failed.
     pub(crate) uncompacted: u64,
+    /// Torn records that were cut off a log when it was opened.
+    pub(crate) torn: usize,
     /// The longest time between two acknowledged writes of one leader process, and its longest accept, heartbeat and
     /// commit.
     longest_ms: [u64; 4],
@@ -42,15 +45,18 @@ impl Tally {
             lost: 0,
             compacted: 0,
             uncompacted: 0,
+            torn: 0,
             longest_ms: [0; 4],
             acked: (0, 0),
             progress: std::io::stderr().is_terminal(),
         }
     }
 
-    /// A line of the timeline.
+    /// A line of the timeline. A remark says why nothing happened.
     pub(crate) fn fault(&mut self, fault: &Fault, remark: &str) {
-        *self.faults.entry(fault.kind).or_default() += 1;
+        if remark.is_empty() {
+            *self.faults.entry(fault.kind).or_default() += 1;
+        }
         let lasts = match (fault.lasts_ms, remark) {
             (0, "") => String::new(),
             (lasts, "") => format!("for {}.{} s", lasts / 1_000, lasts % 1_000 / 100),
@@ -61,7 +67,7 @@ impl Tally {
 
     pub(crate) fn line(&self, text: &str) {
         self.clear();
-        println!("t+{:>5.1} s  {}", self.begun.elapsed().as_secs_f64(), text.trim_end());
+        tool::print(&format!("t+{:>5.1} s  {}", self.begun.elapsed().as_secs_f64(), text.trim_end()));
     }
 
     /// What the leader's process says of itself from time to time.
@@ -95,19 +101,20 @@ impl Tally {
         let acked = count(|outcome| matches!(outcome, Outcome::Acked(_)));
         let (unknown, absent) = (count(|one| *one == Outcome::Unknown), count(|one| *one == Outcome::Absent));
         let faults: Vec<_> = self.faults.iter().map(|(kind, count)| format!("{} {count}", kind.name())).collect();
-        println!("faults        {} ({})", self.faults.values().sum::<u64>(), faults.join(", "));
+        tool::print(&format!("faults        {} ({})", self.faults.values().sum::<u64>(), faults.join(", ")));
         let [pause, accept, heartbeat, commit] = self.longest_ms;
-        println!(
+        tool::print(&format!(
             "writes        {acked} acknowledged ({} a second), {unknown} not committed, {absent} not logged",
             acked as u64 / seconds.max(1),
-        );
-        println!(
+        ));
+        tool::print(&format!(
             "longest       {pause} ms between two acknowledged writes; calls: accept {accept} ms, heartbeat {heartbeat} \
              ms, commit {commit} ms"
-        );
-        println!(
-            "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off; compactions dropped {} records, {} failed",
-            self.partial, self.full, self.refused, self.lost, self.compacted, self.uncompacted
-        );
+        ));
+        tool::print(&format!(
+            "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off; compactions dropped {} records, {} failed; \
+             torn records cut {}",
+            self.partial, self.full, self.refused, self.lost, self.compacted, self.uncompacted, self.torn
+        ));
     }
 }

@@ -1,6 +1,12 @@
-//! Running a system tool and hearing why it failed.
+//! Running a system tool and hearing why it failed; printing.
 
+use std::io::Write as _;
 use std::process::Command;
+
+/// Prints a line; a reader that has gone (`make chaos | head`) ends nothing.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// Runs a command; its stderr is the error.
 pub(crate) fn run(line: &str) -> Result<(), String> {
@@ -10,7 +16,8 @@ pub(crate) fn run(line: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{line}: {}", stderr.lines().next().unwrap_or_default()))
 }
 
 /// Whether a program of this name is on the PATH.
