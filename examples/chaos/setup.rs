@@ -32,15 +32,12 @@ pub(crate) fn watch_signals(events: Sender<Event>) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what a killed run has left: its pid is in the names, and no such drill runs any more.
+/// Removes what a killed run has left: its pid is in the names, and no process has that pid, or it is ours now.
 pub(crate) fn remove_leftovers(parent: &Path) {
     let is_gone = |name: &str| {
         let rest = name.strip_prefix(NAME).and_then(|rest| rest.strip_prefix('-'));
         let pid = rest.and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
-        pid.is_some_and(|pid| {
-            let program = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-            program(&pid.to_string()) != program("self")
-        })
+        pid.is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
     };
     network::remove_leftovers(is_gone);
     disk::remove_leftovers(parent, is_gone);
