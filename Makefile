@@ -13,7 +13,7 @@ VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-lea
 SANITIZE := -std=c11 -Wall -Wextra -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .PHONY: all demo test tools lib rust-test c-test c-test-static c-test-shared check-headers headers fmt-check clippy docs \
-    valgrind asan bench faults clean
+    valgrind asan bench faults chaos canaries clean
 
 all: lib
 
@@ -91,6 +91,17 @@ bench: lib
 # prints what it measures; black holes need root. FAULTS_FLAP_SECONDS=60 for the long run of a link that flaps.
 faults: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_faults.sh
+
+# Real faults on real processes, by a seed: docs/chaos.md. SECONDS, SEED; LOCAL=1: without what takes root.
+SECONDS ?= 60
+SEED ?= 1
+chaos: tools
+	@$(CARGO) build --quiet --release --example chaos
+	@$(RELEASE)/examples/chaos --seconds $(SECONDS) --seed $(SEED) $(if $(LOCAL),--local)
+
+# Two builds with a mistake each. A test must fail that passes without it; the drill must see the second one too.
+canaries: tools
+	TARGET="$(TARGET)" CARGO="$(CARGO)" tests/canaries.sh
 
 clean:
 	$(CARGO) clean

@@ -35,7 +35,7 @@ impl LeaderLog for Leader {
     fn locate(&mut self, _: Lsn) -> Result<Position> {
         Err(Error::Invalid("nothing is sent again here"))
     }
-    fn frames(&mut self, _: Position, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<()> {
+    fn frames(&mut self, _: Lsn, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<()> {
         Err(Error::Invalid("nothing is sent again here"))
     }
     fn past(&mut self, _: Lsn) -> Option<(u32, History)> {

@@ -513,8 +513,9 @@ impl LeaderLog for LeaderLogByPath {
         catch_up::locate(&log.source(None), lsn)
     }
 
-    fn frames(&mut self, from: Position, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
-        catch_up::read_frames(&self.opened()?.source(None), from, read, out)
+    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+        let source = self.opened()?.source(None);
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, read, out)
     }
 
     fn last(&mut self) -> Option<Lsn> {

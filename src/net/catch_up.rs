@@ -469,6 +469,10 @@ fn send_snapshot<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fo
 
 /// Where record `lsn` begins, or would as the next.
 pub fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
+    let base = source.tail.base();
+    if lsn <= base {
+        return Err(Error::Compacted { follower: Lsn(lsn.0.saturating_sub(1)), base });
+    }
     let near = source.tail.near(lsn);
     let found = scan::walk(source.storage, near, |at| at.lsn >= lsn)?;
     found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })

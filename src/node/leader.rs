@@ -152,8 +152,9 @@ impl LeaderLog for OwnLog<'_> {
         catch_up::locate(&self.source(None), lsn)
     }
 
-    fn frames(&mut self, from: Position, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
-        catch_up::read_frames(&self.source(None), from, read, out)
+    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+        let source = self.source(None);
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, read, out)
     }
 
     fn last(&mut self) -> Option<Lsn> {
