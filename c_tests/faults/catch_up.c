@@ -145,9 +145,8 @@ static void begun_at_once(void)
         CHECK_EQ(shared->follower[i].joins, 1);
     leader_end(&leader, pids);
 }
-/* A follower that lacks nothing has nothing to acknowledge. Its log counts all the same, when it says that it is ours,
- * be that before or after the leader has nothing more to send. */
-static void lacks_nothing(void)
+/* A follower that lacks nothing comes back; it says that its log is ours after the leader had nothing more to send. */
+static void come_back_whole(void)
 {
     faults_share();
     leader.beside = 1;
@@ -169,8 +168,24 @@ static void lacks_nothing(void)
     CHECK_EQ(repl_catch_up_go_on(&leader.config, 0), 0);
     CHECK_EQ(leader_online(&leader), 1);
     kill(pids[0], SIGCONT);
+}
+/* It has nothing to acknowledge. Its log counts all the same. */
+static void lacks_nothing(void)
+{
+    come_back_whole();
     CHECK_EQ(repl_wait_quorum(&leader.config, leader.lsn, 5000), 0);
     CHECK(leader_all_acked(&leader));
+    leader_end(&leader, pids);
+}
+/* What it has said of its log is no answer to a heartbeat, however often the leader asks. */
+static void lacks_nothing_and_stops(void)
+{
+    come_back_whole();
+    CHECK_EQ(repl_heartbeat(&leader.config, PATIENCE), 1);
+    kill(pids[0], SIGSTOP);
+    CHECK_EQ(repl_heartbeat(&leader.config, 500), 0);
+    kill(pids[0], SIGCONT);
+    CHECK(leader_settle(&leader, PATIENCE));
     leader_end(&leader, pids);
 }
 /* What the thread that catches up tells the writer. */
@@ -455,6 +470,7 @@ int main(void)
     own_case("catching up inside the calls that commit", beside_commits, 120);
     own_case("three followers at once, inside the calls that ship", begun_at_once, 120);
     own_case("a follower that lacks nothing counts", lacks_nothing, 60);
+    own_case("a follower that lacks nothing is asked, too", lacks_nothing_and_stops, 60);
     own_case("catching up beside a writer at full speed, and handed over", beside_a_writer, 120);
     own_case("three followers one after the other", one_after_the_other, 120);
     own_case("three followers at the same time, beside a writer", at_the_same_time, 120);

@@ -321,7 +321,8 @@ impl Group<'_> {
             self.receive_acks(silent, deadline)?;
         }
         for member in &mut self.members {
-            if member.online && !answered[member.index] {
+            // The answer stands behind the records that are on their way. Who acknowledges those lives.
+            if member.online && !answered[member.index] && member.link.heard == before[member.index] {
                 member.go_offline(format_args!("no answer to a heartbeat"));
             }
         }
@@ -428,12 +429,13 @@ fn take_answer(member: &mut Member<'_>, before: Option<std::time::Instant>) -> b
     member.link.inbox.extract(|ack| {
         // An unmarked ack of LSN 0 acknowledges nothing: what else would a plain follower answer with?
         let liveness = ack.is_liveness() || (ack.lsn == Lsn::ZERO && ack.mark().is_none());
-        if liveness {
+        // What it says about its log is for whoever counts acks. It stays, so it would answer every heartbeat to come.
+        let taken = liveness && !ack.is_check_answer();
+        if taken {
             progress.on_ack(ack, None);
             answers += 1;
         }
-        // What it says about its log is for whoever counts acks.
-        liveness && !ack.is_check_answer()
+        taken
     });
     if answers > 0 {
         return true;
