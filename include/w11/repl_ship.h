@@ -39,7 +39,8 @@ int recv_full(int fd,
  * Ships one encoded record to every follower with `online` 1, to all of them at the same time. Its content is not
  * looked at. Returns how many got it (0 is no error); -1 with `errno` EINVAL for bad arguments only. A follower that
  * has hung up, fails, or has not taken the whole frame within the send deadline (5 s unless `repl_set_timeouts`) is
- * marked offline: its acks are kept, its socket closed, `fd` -1, one log line. Blocks at most for that deadline.
+ * marked offline: its acks are kept, its socket closed, `fd` -1, one log line. A logship follower that takes no more
+ * now is not waited for: it gets the rest from the log in later calls. Blocks at most for that deadline.
  */
 int repl_ship_record(struct replication_config *config,
                      const uint8_t *encoded_buf,

@@ -54,7 +54,8 @@ pub unsafe extern "C-unwind" fn recv_full(fd: c_int, buf: *mut c_void, len: usiz
 /// Ships one encoded record to every follower with `online` 1, to all of them at the same time. Its content is not
 /// looked at. Returns how many got it (0 is no error); -1 with `errno` EINVAL for bad arguments only. A follower that
 /// has hung up, fails, or has not taken the whole frame within the send deadline (5 s unless `repl_set_timeouts`) is
-/// marked offline: its acks are kept, its socket closed, `fd` -1, one log line. Blocks at most for that deadline.
+/// marked offline: its acks are kept, its socket closed, `fd` -1, one log line. A logship follower that takes no more
+/// now is not waited for: it gets the rest from the log in later calls. Blocks at most for that deadline.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses; `encoded_buf` to `encoded_len` readable bytes.
