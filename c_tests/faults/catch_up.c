@@ -1,12 +1,12 @@
 /* Catching up while the leader goes on writing, several at once, and from a catch-up that died in the middle.
  *
- * A config is used by one thread at a time. repl_catch_up ships the whole gap in one call; repl_catch_up_begin lets it go
- * on inside the calls that commit. A program may also have a second config for followers that come back: a thread catches
- * them up there, again and again until the gap is small, and hands the connection over; the writer's own config ships the
- * rest in one short call.
+ * A config is used by one thread at a time. repl_catch_up ships the whole gap in one call; repl_catch_up_begin lets
+ * it go on inside the calls that commit. A program may also have a second config for followers that come back: a
+ * thread catches them up there, again and again until the gap is small, and hands the connection over; the writer's
+ * own config ships the rest in one short call.
  *
- * FAULTS_CATCH_UP records (200,000) are missed, FAULTS_CUTS catch-ups (200) die, FAULTS_SEED chooses where, FAULTS_MEMORY
- * records (1,000,000) are sent while memory is watched. */
+ * FAULTS_CATCH_UP records (200,000) are missed, FAULTS_CUTS catch-ups (200) die, FAULTS_SEED chooses where,
+ * FAULTS_MEMORY records (1,000,000) are sent while memory is watched. */
 #include "proxy.h"
 #include <pthread.h>
 
@@ -241,7 +241,7 @@ static void beside_a_writer(void)
     handover.config.followers[handover.slot].online = 0;
     int rest = repl_catch_up(&leader.config, handover.slot, handover.lsn);
     CHECK(rest >= 0);
-    printf("    two configs: %.1f ms in %d rounds beside %llu commits, then %d records in %.1f ms between two commits\n",
+    printf("    two configs: %.1f ms in %d rounds beside %llu commits, then %d records in %.1f ms between commits\n",
            beside, handover.rounds, (unsigned long long)(leader.lsn - first), rest, (double)(now_us() - begin) / 1000);
     for (int i = 0; i < 1000; i++)
         commit(&after);
@@ -459,8 +459,8 @@ static void memory(void)
     CHECK_EQ(leader.caught_up, records);
     CHECK(after - before < 8192);
     leader_end(&leader, pids);
-    printf("    %ld records sent after %.1f ms, acknowledged after %.1f ms; the leader's high-water mark grew by %ld KiB "
-           "from %ld\n", records, sent, stored, after - before, before);
+    printf("    %ld records sent after %.1f ms, acknowledged after %.1f ms; the leader's high-water mark grew by "
+           "%ld KiB from %ld\n", records, sent, stored, after - before, before);
     printf("    the follower's was %llu KiB, with %llu keys\n", (unsigned long long)shared->follower[0].resident_kib,
            (unsigned long long)shared->follower[0].keys);
 }

@@ -1,8 +1,8 @@
 /* A link that flaps every second: a wrong record, a lost one or a leaked descriptor would show at the end.
  *
- * Two followers are beside the leader, the third is behind a link that is down for a second, up for a second, and so on:
- * taken down, its packets lost one way, the other, both. The leader commits all the time (Q = 2) and asks who lives; the
- * third follower comes back by itself. FAULTS_FLAP_SECONDS (10) is how long; needs root and ip(8). */
+ * Two followers are beside the leader, the third is behind a link that is down for a second, up for a second, and so
+ * on: taken down, its packets lost one way, the other, both. The leader commits all the time (Q = 2) and asks who
+ * lives; the third follower comes back by itself. FAULTS_FLAP_SECONDS (10) is how long; needs root and ip(8). */
 #include "net.h"
 
 enum { FOLLOWERS = 3, FAR = 3, VALUE = 100, BEAT_MS = 250, PHASE_MS = 1000 };

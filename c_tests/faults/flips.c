@@ -1,5 +1,5 @@
-/* Bits that flip on the wire while hundreds of records are in flight: an LSN means the same record on both sides all the
- * time, so in the end the logs are the same, byte for byte.
+/* Bits that flip on the wire while hundreds of records are in flight: an LSN means the same record on both sides all
+ * the time, so in the end the logs are the same, byte for byte.
  *
  * FAULTS_RECORDS is the number of records (100,000), FAULTS_SEED the seed. */
 #include "proxy.h"
@@ -18,7 +18,8 @@ static void start(const unsigned one_in[TARGETS])
         struct repl_node own = {.host = (char *)(uintptr_t) "127.0.0.1", .fd = -1};
         struct follower follower = {.node = i + 1, .host = "127.0.0.1", .listen_fd = -1};
         struct proxy proxy = {.to = leader.config.leader.port, .later = leader.config.leader.port,
-                              .one_in = {one_in[BODIES], one_in[HEADERS], one_in[CONTROLS]}, .random = seed + (uint64_t)i, .flips = &shared->number[i],
+                              .one_in = {one_in[BODIES], one_in[HEADERS], one_in[CONTROLS]}, .random = seed + (uint64_t)i,
+                              .flips = &shared->number[i],
                               .limit = &shared->number[4]};
         uint16_t port;
         proxy.listen_fd = own_listen(&port);

@@ -1,5 +1,5 @@
-/* What stands between a leader and its follower and does harm: a process that passes bytes on, one connection at a time,
- * flips bits in the leader's frames, or cuts the connection after so many bytes. */
+/* What stands between a leader and its follower and does harm: a process that passes bytes on, one connection at a
+ * time, flips bits in the leader's frames, or cuts the connection after so many bytes. */
 #ifndef FAULTS_PROXY_H
 #define FAULTS_PROXY_H
 #include "faults.h"

@@ -1,10 +1,10 @@
-/* A follower that stands still must not hold the others up: what a quorum commit takes on the other two of three (Q = 2)
- * while one is stopped, its socket buffers fill up and are full, against what it took before, in one run.
+/* A follower that stands still must not hold the others up: what a quorum commit takes on the other two of three (Q =
+ * 2) while one is stopped, its socket buffers fill up and are full, against what it took before, in one run.
  *
  * Times are printed, not asserted; what is asserted is that every commit succeeds, that the one that stands still is
  * given up in the end, or goes on where it was if it wakes up before that, and that all end with the same log.
- * FAULTS_COMMITS is the number of commits (2,000). With one of three gone the slower of two disks decides, where before it
- * was the second of three: compare the rows "one stopped" with "two followers" too. */
+ * FAULTS_COMMITS is the number of commits (2,000). With one of three gone the slower of two disks decides, where
+ * before it was the second of three: compare the rows "one stopped" with "two followers" too. */
 #include "faults.h"
 
 enum { FOLLOWERS = 3, STOPPED_NODE = 3 };
@@ -55,8 +55,8 @@ static struct phase run_phase(const struct plan *plan, const char *text, int unt
     }
     double longest = percentile(phase.ms, phase.used, 1), p99 = percentile(phase.ms, phase.used, 0.99);
     healthy_p99 = healthy_p99 > 0 ? healthy_p99 : p99;
-    printf("    %-36s %8zu %9.3f %9.3f %9.3f %9.3f %9.2fx\n", text, phase.used, percentile(phase.ms, phase.used, 0.5), p99,
-           longest, phase.longest_ship, p99 / healthy_p99);
+    printf("    %-36s %8zu %9.3f %9.3f %9.3f %9.3f %9.2fx\n", text, phase.used,
+           percentile(phase.ms, phase.used, 0.5), p99, longest, phase.longest_ship, p99 / healthy_p99);
     free(phase.ms);
     return phase;
 }
