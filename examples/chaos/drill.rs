@@ -487,7 +487,8 @@ impl Drill {
             Err(Stopped::Failed(_)) => {
                 let (quiet, reports) = (&self.quiet, &self.reports);
                 self.complaints.push(format!(
-                    "not whole {} s after the last fault has ended: the leader says {quiet:?}, the followers {reports:?}",
+                    "not whole {} s after the last fault has ended: the leader says {quiet:?}, the followers \
+                     {reports:?}",
                     HEAL.as_secs()
                 ));
                 Ok(())

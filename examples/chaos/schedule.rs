@@ -186,11 +186,20 @@ pub(crate) fn schedule(seed: u64, seconds: u64, able: Able) -> Vec<Fault> {
         let lasts_ms = lasts(kind, whom, &mut random).min(end - now);
         busy_until[usize::from(whom.number())] = now + lasts_ms + 200;
         faults.push(Fault { at_ms: now, lasts_ms, kind, whom });
-        // While a follower is away the leader drops what it will want: it needs a snapshot then.
-        let leaves = [Kind::Kill, Kind::KillTwice, Kind::Wiped, Kind::Cut, Kind::Stop, Kind::DiskFull];
+        // While a follower is away, or behind, the leader drops what it will want: it needs a snapshot then.
+        let leaves = [
+            Kind::Kill,
+            Kind::KillTwice,
+            Kind::Wiped,
+            Kind::Cut,
+            Kind::Stop,
+            Kind::Slow,
+            Kind::DiskFull,
+            Kind::KillFull,
+        ];
         let is_away = whom != Node::Leader && leaves.contains(&kind);
         let middle = now + lasts_ms / 2;
-        if is_away && lasts_ms > 600 && busy_until[0] < middle && random.between(0, 100) < 50 {
+        if is_away && lasts_ms > 600 && busy_until[0] < middle && random.between(0, 100) < 60 {
             busy_until[0] = middle + 100;
             faults.push(Fault { at_ms: middle, lasts_ms: 0, kind: Kind::Compact, whom: Node::Leader });
         }

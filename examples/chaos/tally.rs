@@ -102,19 +102,22 @@ impl Tally {
         let (unknown, absent) = (count(|one| *one == Outcome::Unknown), count(|one| *one == Outcome::Absent));
         let faults: Vec<_> = self.faults.iter().map(|(kind, count)| format!("{} {count}", kind.name())).collect();
         tool::print(&format!("faults        {} ({})", self.faults.values().sum::<u64>(), faults.join(", ")));
-        let [pause, accept, heartbeat, commit] = self.longest_ms;
         tool::print(&format!(
             "writes        {acked} acknowledged ({} a second), {unknown} not committed, {absent} not logged",
             acked as u64 / seconds.max(1),
         ));
+        let [pause, accept, heartbeat, commit] = self.longest_ms;
+        tool::print(&format!("longest       {pause} ms between two acknowledged writes"));
         tool::print(&format!(
-            "longest       {pause} ms between two acknowledged writes; calls: accept {accept} ms, heartbeat {heartbeat} \
-             ms, commit {commit} ms"
+            "              {accept} ms in accept, {heartbeat} ms in heartbeat, {commit} ms in commit"
         ));
         tool::print(&format!(
-            "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off; compactions dropped {} records, {} failed; \
-             torn records cut {}",
-            self.partial, self.full, self.refused, self.lost, self.compacted, self.uncompacted, self.torn
+            "rejoins       {} partial, {} full (by snapshot), {} refused, {} broken off",
+            self.partial, self.full, self.refused, self.lost
+        ));
+        tool::print(&format!(
+            "logs          compactions dropped {} records, {} failed; {} torn records were cut off",
+            self.compacted, self.uncompacted, self.torn
         ));
     }
 }

@@ -252,7 +252,8 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let mut group = self.gather(encoded)?;
         let first = last.next();
         if answers && cfg!(logship_canary_ack_first) {
-            self.answer(first.plus(group.ends.len() as u64 - 1), ACK_OK, 0)?; // A canary build's mistake, as in `check`.
+            // A canary build's mistake, as in `check`.
+            self.answer(first.plus(group.ends.len() as u64 - 1), ACK_OK, 0)?;
         }
         let stored = match self.log.append(group.encoded(encoded), &group.ends) {
             // What does not fit together may fit alone; the others are still on the connection.
