@@ -13,7 +13,7 @@ VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-lea
 SANITIZE := -std=c11 -Wall -Wextra -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .PHONY: all demo test tools lib rust-test c-test c-test-static c-test-shared check-headers headers fmt-check clippy docs \
-    valgrind asan bench chaos canaries clean
+    valgrind asan bench faults chaos canaries clean
 
 all: lib
 
@@ -86,6 +86,11 @@ asan: lib
 # Both libraries side by side, and what the machine can do, in one table. It judges nothing; RUNS=1 for a quick look.
 bench: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" CARGO="$(CARGO)" c_tests/run_bench.sh
+
+# What happens between real processes when things break: stopped, killed, cut off, bits flipped. It takes minutes, and
+# prints what it measures; black holes need root. FAULTS_FLAP_SECONDS=60 for the long run of a link that flaps.
+faults: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_faults.sh
 
 # Real faults on real processes, by a seed: docs/chaos.md. SECONDS, SEED; LOCAL=1: without what takes root.
 SECONDS ?= 60

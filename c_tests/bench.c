@@ -28,6 +28,7 @@ static const struct subject {
     {"recover_cold", bench_recover_cold},
     {"quorum", bench_quorum},
     {"catch_up", bench_catch_up},
+    {"rejoin", bench_rejoin},
 };
 
 enum { SUBJECTS = sizeof subjects / sizeof subjects[0] };

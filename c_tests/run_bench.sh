@@ -79,7 +79,7 @@ run_rust() {
 
 : >"$work/logship.figures"
 : >"$work/plain.figures"
-subjects=${*:-probe crc32 codec store store_cold append recover recover_cold quorum catch_up}
+subjects=${*:-probe crc32 codec store store_cold append recover recover_cold quorum catch_up rejoin}
 turn=0
 while [ "$turn" -lt "$RUNS" ]; do
     turn=$((turn + 1))
@@ -87,9 +87,9 @@ while [ "$turn" -lt "$RUNS" ]; do
     for subject in $subjects; do
         if [ $((turn % 2)) -eq 1 ]; then
             run logship "$subject"
-            [ "$subject" = probe ] || run plain "$subject"
+            case $subject in probe | rejoin) ;; *) run plain "$subject"
         else
-            [ "$subject" = probe ] || run plain "$subject"
+            case $subject in probe | rejoin) ;; *) run plain "$subject"
             run logship "$subject"
         fi
         if [ "$subject" = codec ] && [ "$BENCH_RUST" = 1 ]; then run_rust; fi
@@ -133,6 +133,17 @@ catch_up.last_1000_counted_sent|catch-up of the last 1,000, counted: sent|-||||n
 catch_up.last_1000_counted_acked|catch-up of the last 1,000, counted: received|-||||none
 catch_up.last_1000_stored_sent|catch-up of the last 1,000, stored: sent|-||||none on the leader
 catch_up.last_1000_stored_acked|catch-up of the last 1,000, stored: last ack|-||||1 a record on the follower
+rejoin.all_stored_acked|catch-up of all, stored and applied: last ack|-|||280|1 for what arrived together
+rejoin.leader_memory|(the leader's memory grew by)|-|||8|
+rejoin.snapshot_acked|snapshot of all keys and 1,000 records more|-|||600|the checkpoint, then as above
+rejoin.open_long_indexed|open a log ten times as long, indexed|-|||10|none
+rejoin.open_long_read|the same without its index|+||2.5||none
+rejoin.last_1000_of_long_sent|its last 1,000: sent|-|||0.1|none on the leader
+rejoin.last_1000_of_long_acked|its last 1,000, stored: last ack|-|||3|1 for what arrived together
+rejoin.last_1000_of_long_from_start|the follower's process start, open, rejoin and these|-|||100|1 for what arrived together
+rejoin.commit_p99|commit, p99, two of three followers|-||||1 a record on all nodes
+rejoin.commit_p99_beside|the same while the third catches up with all|-||||1 a record on all nodes
+rejoin.commit_p99_ratio|the second over the first|-|||3|
 ROWS
 
 echo

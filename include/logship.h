@@ -137,6 +137,16 @@ struct repl_follower_status {
 };
 
 /**
+ * Is told how far `repl_catch_up` has come: the follower's index, records and bytes sent so far, records to be sent,
+ * and the context given with it. Called inside `repl_catch_up`, ten times a second and at its end.
+ */
+typedef void (*repl_progress_fn)(int follower,
+                                 uint64_t records,
+                                 uint64_t bytes,
+                                 uint64_t total,
+                                 void *context);
+
+/**
  * What a compaction leaves in the log although the checkpoint covers it.
  */
 struct logship_retention {
@@ -235,6 +245,29 @@ int logship_append_batch(struct wal_writer *writer,
                          size_t count);
 
 /**
+ * Begins what `repl_catch_up` does and returns at once: it goes on inside `repl_ship_record`, `repl_wait_quorum` and
+ * `repl_catch_up_go_on`, beside the commits, and marks the follower online at its end. `repl_get_follower_status`
+ * tells how far it is. Several followers may catch up at the same time. Returns 0, or -1 with `errno` as
+ * `repl_catch_up`; that the follower's log is another one shows later: it is marked offline then. A snapshot, if one
+ * is needed, is sent to its end first.
+ */
+int repl_catch_up_begin(struct replication_config *config,
+                        int follower_index,
+                        uint64_t follower_lsn);
+
+/**
+ * Goes on with the catch-ups that `repl_catch_up_begin` has begun, for at most `timeout_ms` (negative: to their end).
+ * Returns how many go on still, or -1 with `errno` EINVAL.
+ */
+int repl_catch_up_go_on(struct replication_config *config,
+                        int timeout_ms);
+
+/**
+ * Sets who is told how far catch-ups have come; NULL for nobody.
+ */
+void repl_set_progress(repl_progress_fn function, void *context);
+
+/**
  * Drops the records of the log at `wal_path` that the checkpoint at `checkpoint_path` covers, except the last of them.
  * Returns how many were dropped (0: nothing to drop; at most INT_MAX), or -1 with `errno`: EBADMSG if the checkpoint
  * or the log is damaged, the checkpoint does not say which records it covers (a lesson's), or is not of this log;
@@ -258,8 +291,9 @@ int repl_compact(struct replication_config *config,
 /**
  * Drops every record after `lsn` from the log at `wal_path`; their bytes are kept in `<wal_path>.cut-N`. It is the way
  * out for a follower that is refused with ESTALE or ERANGE: cut its log back to a record that both have, and rejoin.
- * No store is changed: build it anew. Returns 0, or -1 with `errno`: ERANGE if the log does not have `lsn`, EBADMSG if
- * it is damaged, ENOENT, EINVAL. Writers that have the log open go on at its new end.
+ * No store is changed: build it anew, and not from a checkpoint that covers what is cut. Returns 0, or -1 with
+ * `errno`: ERANGE if the log does not have `lsn` (one record must stay of a log that was compacted), EBADMSG if it is
+ * damaged, ENOENT, EINVAL. Writers of this process that have the log open go on at its new end.
  */
 int logship_wal_truncate_to(const char *wal_path,
                             uint64_t lsn);

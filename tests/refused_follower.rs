@@ -7,15 +7,16 @@ mod common;
 
 use common::{Log, Write, quiet};
 use logship::net::catch_up::{self, Source};
-use logship::net::group::{Group, LeaderLog, Member};
+use logship::net::group::{Group, LeaderLog};
 use logship::net::io::Deadline;
 use logship::net::link::{LastFrame, Link};
+use logship::net::member::Member;
 use logship::net::socket;
 use logship::replication::message::{ACK_DIVERGED, ACK_OK, Ack, FLAG_CHECKED, FLAG_LIVENESS, Mark};
 use logship::replication::quorum::Policy;
 use logship::storage::memory::MemoryStorage;
 use logship::types::History;
-use logship::wal::scan::End;
+use logship::wal::scan::{End, Position};
 use logship::wal::tail::LogTail;
 use logship::{Error, Lsn, Result};
 use std::io::Write as _;
@@ -30,6 +31,12 @@ struct Leader(Lsn);
 impl LeaderLog for Leader {
     fn last(&mut self) -> Option<Lsn> {
         Some(self.0)
+    }
+    fn locate(&mut self, _: Lsn) -> Result<Position> {
+        Err(Error::Invalid("nothing is sent again here"))
+    }
+    fn frames(&mut self, _: Lsn, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<()> {
+        Err(Error::Invalid("nothing is sent again here"))
     }
     fn past(&mut self, _: Lsn) -> Option<(u32, History)> {
         None
@@ -60,7 +67,7 @@ fn rejoin(last: u64, before: &[u8], after: &[u8]) -> (Result<u64>, Result<bool>)
     let storage = MemoryStorage { bytes: log.bytes, ..MemoryStorage::default() };
     let mut tail = Box::<LogTail>::default();
     let end: End = tail.refresh(&storage).unwrap();
-    let source = Source { storage: &storage, tail: &tail, end, checkpoint: None };
+    let source = Source { storage: &storage, tail: &tail, end, checkpoint: None, watch: None };
 
     // The library closes this end when it marks the follower offline.
     let (here, mut there) = UnixStream::pair().unwrap();

@@ -93,6 +93,7 @@ void bench_recover(void);
 void bench_recover_cold(void);
 void bench_quorum(void);
 void bench_catch_up(void);
+void bench_rejoin(void);
 
 /*
  * Probes that other subjects repeat beside their own figures, because the disk's and the scheduler's mood change

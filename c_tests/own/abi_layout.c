@@ -155,6 +155,9 @@ PROTOTYPE(repl_get_follower_status, int (*)(const struct replication_config *, i
 PROTOTYPE(logship_wal_compact, int (*)(const char *, const char *));
 PROTOTYPE(logship_wal_truncate_to, int (*)(const char *, uint64_t));
 PROTOTYPE(repl_compact, int (*)(struct replication_config *, const char *, const struct logship_retention *));
+PROTOTYPE(repl_catch_up_begin, int (*)(struct replication_config *, int, uint64_t));
+PROTOTYPE(repl_catch_up_go_on, int (*)(struct replication_config *, int));
+PROTOTYPE(repl_set_progress, void (*)(repl_progress_fn, void *));
 PROTOTYPE(logship_version, const char *(*)(void));
 
 /* The lessons' structs, typed in again: what the library fills is read through these. */

@@ -270,15 +270,14 @@ static void own_append(int by_hand, int how)
     struct wal_writer writer;
     struct kv_store store;
     struct wal_record own = {.op = WAL_OP_SET, .key = "own", .key_len = 3, .value = "o", .value_len = 1};
-    uint8_t sent[512] = {0x80, 0, 0, 9, 1}, log[512], record[64];
-    size_t sent_len = 13, group_len = 0, log_len = 0, size;
+    uint8_t sent[512], log[512], record[64];
+    size_t sent_len = own_position(sent, 1), group_len = 0, log_len = 0, size;
     char key[8];
     int leader, follower;
     unlink("follower.wal");
     REQUIRE(own_pair(&leader, &follower, 0) == 0 && kv_store_init(&store) == 0);
     REQUIRE(wal_open(&writer, "follower.wal") == 0);
     own.timestamp = 600;
-    own_put_be(sent + 5, 1, 8); /* POSITION 1 */
     for (int n = 1; n <= 7; n++) {
         snprintf(key, sizeof key, n == 6 ? "own" : "key%d", n);
         size = own_set(record, key, n == 6 ? "o" : "v", (uint64_t)(100 * n));

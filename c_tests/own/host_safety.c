@@ -219,9 +219,8 @@ static int all_read(int from, int to)
 }
 static void send_position(int fd, uint64_t lsn)
 {
-    uint8_t bytes[13] = {0x80, 0, 0, 9, 1};
-    own_put_be(bytes + 5, lsn, 8);
-    CHECK_EQ(own_put_all(fd, bytes, 13), 0);
+    uint8_t bytes[POSITION_LEN];
+    CHECK_EQ(own_put_all(fd, bytes, own_position(bytes, lsn)), 0);
 }
 /* Tells the follower something that it takes inside its call, which goes on. */
 static void tell(int what, int leader, const struct call *call, uint64_t next)

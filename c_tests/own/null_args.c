@@ -205,6 +205,11 @@ static void checkpoint_rows(void)
     IS_EINVAL(repl_set_wal(&config, NOTHING));
     IS_EINVAL(repl_set_checkpoint(NOTHING, "c"));
     IS_EINVAL(repl_set_checkpoint(&config, NOTHING));
+    IS_EINVAL(logship_wal_compact(NOTHING, "c"));
+    IS_EINVAL(logship_wal_compact("w", NOTHING));
+    IS_EINVAL(logship_wal_truncate_to(NOTHING, 0));
+    IS_EINVAL(repl_compact(NOTHING, "c", NULL));
+    IS_EINVAL(repl_compact(&config, NOTHING, NULL));
     kv_store_destroy(&store);
 }
 static void node_rows(void)
@@ -255,6 +260,9 @@ static void leader_rows(void)
     IS_EINVAL(repl_heartbeat(NOTHING, 0));
     IS_EINVAL(repl_catch_up(NOTHING, 0, 0));
     IS_EINVAL(repl_catch_up(&config, -1, 0));
+    IS_EINVAL(repl_catch_up_begin(NOTHING, 0, 0));
+    IS_EINVAL(repl_catch_up_begin(&config, MAX_FOLLOWERS, 0));
+    IS_EINVAL(repl_catch_up_go_on(NOTHING, 0));
     IS_EINVAL(repl_catch_up(&config, 1, 0)); /* == follower_count */
     IS_EINVAL(repl_catch_up(&config, MAX_FOLLOWERS, 0));
     IS_EINVAL(repl_catch_up(&config, INT32_MIN, 0));

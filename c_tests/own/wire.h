@@ -124,6 +124,16 @@ static inline size_t own_frame(uint8_t *out, const uint8_t *record, size_t len)
     memcpy(own_put_be(out, len, 4), record, len);
     return len + 4;
 }
+enum { POSITION_LEN = 17 };
+/* The control message that says which record comes next. */
+static inline size_t own_position(uint8_t out[POSITION_LEN], uint64_t lsn)
+{
+    uint8_t *at = own_put_be(out, 0x8000000D, 4);
+    *at++ = 1;
+    at = own_put_be(at, lsn, 8);
+    own_put_be(at, own_crc32(out + 4, 9), 4);
+    return POSITION_LEN;
+}
 /* The next frame is this record: the length in network order, the record, as they are. */
 static inline int own_frame_is(int fd, const uint8_t *record, size_t len)
 {

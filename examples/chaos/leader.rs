@@ -30,10 +30,12 @@ pub(crate) struct Place {
 pub(crate) fn run(place: &Place, seed: u64, life: u64, commands: &Receiver<String>) -> Result<(), String> {
     let leader = open(place, commands)?;
     publish(&place.address, &format!("{} {}", place.host, leader.port()))?;
-    say(&format!("open {}", leader.last_lsn()));
-    let random = Random(seed ^ life.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    let mut random = Random(seed ^ life.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    let beside = random.between(0, 2) == 0;
+    say(&format!("open {} {}", leader.last_lsn(), if beside { "admits" } else { "accepts" }));
     let writer = Writer { ledger: Ledger::open(&place.ledger, life)?, random, next: life * NUMBERS_PER_LIFE };
-    Node { leader, writer, counts: Counts::default() }.serve(commands)
+    let behind = [None; FOLLOWERS as usize];
+    Node { leader, writer, counts: Counts::default(), beside, behind }.serve(commands)
 }
 
 /// A disk that is full at this moment is waited for.
@@ -85,6 +87,10 @@ struct Node {
     leader: Leader,
     writer: Writer,
     counts: Counts,
+    /// Followers are caught up beside the commits, not before the next one.
+    beside: bool,
+    /// Those that are, and whether they got a snapshot.
+    behind: [Option<bool>; FOLLOWERS as usize],
 }
 
 impl Node {
@@ -100,7 +106,8 @@ impl Node {
                 Err(TryRecvError::Disconnected) => return Ok(()),
                 _ => {}
             }
-            self.accept(wait);
+            self.take_in(wait);
+            self.notice_joined();
             if heartbeat.elapsed() >= HEARTBEAT_EVERY {
                 heartbeat = Instant::now();
                 self.leader.heartbeat(HEARTBEAT).map_err(|error| format!("heartbeat: {error}"))?;
@@ -130,12 +137,25 @@ impl Node {
         say(&format!("wrote {acked} {}", ms.join(" ")));
     }
 
-    fn accept(&mut self, wait: Duration) {
+    /// Takes who joins; in one of two ways, since a leader's process has either.
+    fn take_in(&mut self, wait: Duration) {
         let begun = Instant::now();
-        let result = self.leader.accept(wait);
+        let snapshots = role::snapshots();
+        let result = if self.beside {
+            // The time goes to the catch-ups, if there are any.
+            let going_on = self.leader.catch_up_for(wait).unwrap_or(0);
+            let wait = if going_on > 0 { Duration::ZERO } else { wait };
+            self.leader.admit(wait).map(|index| {
+                self.behind[index] = Some(role::snapshots() > snapshots);
+                None
+            })
+        } else {
+            self.leader.accept(wait).map(Some)
+        };
         self.counts.accept = self.counts.accept.max(begun.elapsed());
         match result {
-            Ok(Joined { index, from, records, snapshot }) => {
+            Ok(None) => {}
+            Ok(Some(Joined { index, from, records, snapshot })) => {
                 let how = if snapshot { "full" } else { "partial" };
                 say(&format!("joined {} {how} {from} {records}", index + 1));
             }
@@ -145,6 +165,24 @@ impl Node {
                 say(&format!("refused {error}"));
             }
             Err(error) => say(&format!("lost {error}")),
+        }
+    }
+
+    /// Catch-ups beside the commits end without a word; so do refusals in their course.
+    fn notice_joined(&mut self) {
+        let refusals = role::take_refusals();
+        if !self.beside {
+            return; // They were errors.
+        }
+        for _ in 0..refusals {
+            say("refused beside the commits");
+        }
+        for (index, status) in self.leader.followers().iter().enumerate() {
+            if status.online
+                && let Some(snapshot) = self.behind.get_mut(index).and_then(Option::take)
+            {
+                say(&format!("joined {} {}", index + 1, if snapshot { "full" } else { "partial" }));
+            }
         }
     }
 

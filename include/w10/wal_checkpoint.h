@@ -17,7 +17,8 @@ extern "C" {
  * Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name,
  * fsynced, renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes,
  * EINVAL for NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for
- * reading.
+ * reading. A follower's records that no receive has returned yet are not in its store: if the log that it is open with
+ * ends with some, a smaller offset is written, before the first of them.
  */
 int wal_checkpoint_write(const struct kv_store *store,
                          const char *checkpoint_path,

@@ -6,14 +6,15 @@
 
 use super::conns;
 use super::guard;
-use super::logs::{FixedPath, LeaderLogByPath};
-use super::ptr;
+use super::logs::LeaderLogByPath;
+use super::ptr::{self, FixedPath};
 use super::repl_config::{repl_node, replication_config};
 use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};
-use crate::net::group::{Group, LeaderLog, MEMBERS_MAX, Member};
+use crate::net::group::{Group, LeaderLog, MEMBERS_MAX};
 use crate::net::io::{self, Deadline};
 use crate::net::link::{LastFrame, Link, Resyncs, Text};
+use crate::net::member::Member;
 use crate::net::socket::{self, SocketId};
 use crate::replication::quorum::Policy;
 use crate::types::Lsn;

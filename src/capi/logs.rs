@@ -6,10 +6,11 @@
 //! believed over the file.
 #![allow(unsafe_code, reason = "state that begins as zeroed memory")]
 
+use super::ptr::FixedPath;
 use super::side::{self, Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
-use crate::net::catch_up::Source;
+use crate::net::catch_up::{self, Source};
 use crate::net::group::LeaderLog;
 use crate::net::receive::FollowerLog;
 use crate::net::socket;
@@ -20,55 +21,18 @@ use crate::wal;
 use crate::wal::checkpoint::Covered;
 use crate::wal::compact::{self, Compacted, Retention};
 use crate::wal::meta::Origin;
-use crate::wal::scan::{self, End};
+use crate::wal::scan::{self, End, Position};
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::tail::{Failure, LogTail};
 use std::cell::OnceCell;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Closed logs remembered before the oldest go.
 const MANY: usize = 64;
-const PATH_MAX: usize = 4096;
-
-/// A path without a heap allocation.
-#[derive(Clone)]
-pub(super) struct FixedPath {
-    bytes: [u8; PATH_MAX],
-    len: usize,
-}
-
-impl Default for FixedPath {
-    fn default() -> FixedPath {
-        FixedPath { bytes: [0; PATH_MAX], len: 0 }
-    }
-}
-
-impl FixedPath {
-    pub(super) fn set(&mut self, path: &Path) -> Result<()> {
-        let bytes = path.as_os_str().as_bytes();
-        let room = self.bytes.get_mut(..bytes.len());
-        let Some(room) = room else {
-            return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
-        };
-        room.copy_from_slice(bytes);
-        self.len = bytes.len();
-        Ok(())
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    pub(super) fn get(&self) -> Option<&Path> {
-        (self.len > 0).then(|| Path::new(OsStr::from_bytes(&self.bytes[..self.len])))
-    }
-}
 
 /// What identifies a log's entry.
 #[derive(Default)]
@@ -273,12 +237,17 @@ impl<'fd> OpenLog<'fd> {
         path.ok_or(Error::Invalid("a log without a path"))
     }
 
-    /// Puts another file, which the state is about now, under the writer's descriptor.
+    /// Puts another file, which the state is about now, under this writer's descriptor, and those of other writers.
     fn switch_to(&mut self, file: File) -> Result<()> {
-        let id = FileStorage(&file).id()?;
-        socket::replace_fd(&OwnedFd::from(file), self.storage.0.as_raw_fd())?;
+        let (new, old) = (FileStorage(&file).id()?, self.entry.key(|key| key.id));
+        let file = OwnedFd::from(file);
+        socket::replace_fd(&file, self.storage.0.as_raw_fd())?;
         self.entry.value().latched = false;
-        self.entry.key(|key| key.id = id);
+        self.entry.key(|key| key.id = new);
+        let known = copy_of(&self.entry.value().tail);
+        for fd in tell_others(old, new, &known, |_, state| state.latched = false) {
+            socket::replace_fd(&file, fd)?;
+        }
         Ok(())
     }
 
@@ -424,6 +393,7 @@ pub(super) struct LeaderLogByPath {
     set: Option<PathBuf>,
     found: OnceCell<Found>,
     last: Option<Option<Lsn>>,
+    opened: Option<ReadableLog>,
 }
 
 /// A leader's log, opened for reading, with a copy of what is known of it: another thread may append meanwhile.
@@ -444,7 +414,7 @@ fn copy_of(tail: &LogTail) -> Box<LogTail> {
 
 impl LeaderLogByPath {
     pub(super) fn new(set: Option<&Path>) -> LeaderLogByPath {
-        LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None }
+        LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None, opened: None }
     }
 
     fn found(&self) -> &Found {
@@ -463,6 +433,14 @@ impl LeaderLogByPath {
                 Err(Error::Invalid("several logs might be the leader's: call repl_set_wal"))
             }
         }
+    }
+
+    /// The log, opened once a call.
+    fn opened(&mut self) -> Result<&ReadableLog> {
+        if self.opened.is_none() {
+            self.opened = Some(self.open()?);
+        }
+        self.opened.as_ref().ok_or(Error::Internal("a log that is not open"))
     }
 
     /// Records and bytes after `acked`.
@@ -515,18 +493,31 @@ impl LeaderLogByPath {
     }
 }
 
+/// A leader's log as catch-up takes it.
+pub(super) type LogSource<'a> = Source<'a, FileStorage<File>>;
+
 impl ReadableLog {
     pub(super) fn last(&self) -> Lsn {
         self.tail.last()
     }
 
     /// The log as catch-up takes it.
-    pub(super) fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> Source<'a, FileStorage<File>> {
-        Source { storage: &self.storage, tail: &self.tail, end: self.end, checkpoint }
+    pub(super) fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> LogSource<'a> {
+        Source { storage: &self.storage, tail: &self.tail, end: self.end, checkpoint, watch: None }
     }
 }
 
 impl LeaderLog for LeaderLogByPath {
+    fn locate(&mut self, lsn: Lsn) -> Result<Position> {
+        let log = self.opened()?;
+        catch_up::locate(&log.source(None), lsn)
+    }
+
+    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+        let source = self.opened()?.source(None);
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, read, out)
+    }
+
     fn last(&mut self) -> Option<Lsn> {
         if let Some(last) = self.last {
             return last;
@@ -588,19 +579,47 @@ pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest:
         return Ok(plan);
     }
     let file = OwnedFd::from(compact::drop_front(path, &storage, tail, plan.base)?);
-    let new = FileStorage(&file).id()?;
-    drop(entry);
-    let mut writers = Vec::new();
-    LOGS.for_each_key(|key| {
-        if key.id == id {
-            key.id = new;
-            writers.extend(key.fd);
-        }
+    let (new, known) = (FileStorage(&file).id()?, copy_of(tail));
+    let own = entry.key(|key| {
+        key.id = new;
+        key.fd.filter(|fd| is_file(*fd, id))
     });
-    for fd in writers {
+    drop(entry);
+    let others = tell_others(id, new, &known, |_, state| state.latched = false);
+    for fd in others.into_iter().chain(own) {
         socket::replace_fd(&file, fd)?;
     }
     Ok(plan)
+}
+
+/// Whether a descriptor leads to this file. The program may have closed it by itself, and opened something else.
+fn is_file(fd: RawFd, id: FileId) -> bool {
+    // SAFETY: asked for its identity only; a closed one gives EBADF.
+    let borrowed = unsafe { super::wal_writer::borrow(fd) };
+    borrowed.is_ok_and(|fd| FileStorage(fd).id().is_ok_and(|found| found == id))
+}
+
+/// The log that was the file `old` is `new` now, or the same and shorter: `known` says what there is to know. Makes the
+/// other writers of this process know it too, with a `change` to what is kept of each, and returns their descriptors.
+/// The caller's entry is about `new` already.
+fn tell_others(old: FileId, new: FileId, known: &LogTail, change: impl Fn(RawFd, &mut LogState)) -> Vec<RawFd> {
+    let mut fds = Vec::new();
+    LOGS.for_each_key(|key| {
+        if key.id == old && key.fd.is_some_and(|fd| is_file(fd, old)) {
+            key.id = new;
+            fds.extend(key.fd);
+        } else if key.id == old && old != new {
+            (key.fd, key.id) = (None, FileId::default()); // Closed, or something else by now.
+        }
+    });
+    for fd in &fds {
+        // One that is busy is the caller's own.
+        if let Ok(Some(mut entry)) = LOGS.find(|key| key.fd == Some(*fd) && key.id == new) {
+            entry.value().tail.copy_from(known);
+            change(*fd, entry.value());
+        }
+    }
+    fds
 }
 
 /// The log that a leader's followers are caught up from, as `repl_set_wal` or `wal_open` named it.
@@ -608,33 +627,68 @@ pub(super) fn leader_path(set: Option<&Path>) -> Result<PathBuf> {
     LeaderLogByPath::new(set).path()
 }
 
-/// Drops every record after `lsn`; see [`compact::truncate_to`].
+/// Drops every record after `lsn`; see [`compact::truncate_to`]. No receive returns any more what was stored together
+/// with others before.
 pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
-    let (storage, _, mut entry) = open_by_path(path)?;
+    let (storage, id, mut entry) = open_by_path(path)?;
     let mut writer = FileStorage(file::open_append(path)?);
-    compact::truncate_to(path, &storage, &mut writer, &mut entry.value().tail, lsn)
+    let kept = compact::truncate_to(path, &storage, &mut writer, &mut entry.value().tail, lsn)?;
+    let known = copy_of(&entry.value().tail);
+    drop(entry);
+    tell_others(id, id, &known, |fd, state| {
+        if let Some(slot) = ready_slot(fd) {
+            slot.store(0, Ordering::Relaxed);
+        }
+        state.unapplied.take_if(|first| *first > lsn);
+    });
+    Ok(kept)
 }
 
-/// What a checkpoint of the first `offset` bytes covers, if some log that this process writes ends there.
-pub(super) fn covered_at_end(offset: u64) -> Covered {
+/// What a checkpoint covers whose program says that its store has the first `offset` bytes of some log: if one that
+/// this process writes ends there, its LSN is known. Less, if the last records there are not in the store yet: they
+/// were stored together with others, and no receive has returned them.
+pub(super) fn covered_at_end(offset: u64) -> Result<Covered> {
     let mut fds = Vec::new();
     LOGS.for_each_key(|key| {
         if let (Some(fd), true) = (key.fd, key.opened) {
             fds.push((fd, key.id));
         }
     });
-    let mut found = Vec::new();
+    let mut found: Vec<Covered> = Vec::new();
     for (fd, id) in fds {
+        if !is_file(fd, id) {
+            continue;
+        }
         let entry = LOGS.find(|key| key.fd == Some(fd) && key.id == id);
         if let Ok(Some(mut entry)) = entry
             && entry.value().tail.len() == offset
         {
-            found.push((entry.value().tail.last(), entry.value().tail.history()));
+            let covered = applied_at(fd, entry.value())?;
+            if !found.contains(&covered) {
+                found.push(covered);
+            }
         }
     }
-    let (lsn, history) = match found.as_slice() {
+    Ok(match found.as_slice() {
         [only] => *only,
-        _ => Default::default(),
-    };
-    Covered { offset, lsn, history }
+        _ => Covered { offset, ..Covered::default() },
+    })
+}
+
+/// What of a log is in the store that is built from it.
+fn applied_at(fd: RawFd, state: &LogState) -> Result<Covered> {
+    let tail = &state.tail;
+    let word = ready_slot(fd).map_or(0, |slot| slot.load(Ordering::Relaxed));
+    let waiting = if word & 1 == 1 { word >> 1 } else { 0 };
+    let ready = Lsn(tail.last().0.saturating_sub(waiting));
+    let lsn = state.unapplied.map_or(ready, |first| ready.min(Lsn(first.0.saturating_sub(1))));
+    if lsn == tail.last() {
+        return Ok(Covered { offset: tail.len(), lsn, history: tail.history() });
+    }
+    // SAFETY: the descriptor is a log's that this process has open.
+    let storage = file::reopen_for_reading(unsafe { super::wal_writer::borrow(fd) }?)?;
+    let at = scan::walk(&storage, tail.near(lsn.next()), |at| at.lsn > lsn)?;
+    let history = tail.history_at(&storage, lsn)?;
+    let (at, history) = at.zip(history).ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
+    Ok(Covered { offset: at.offset, lsn, history })
 }

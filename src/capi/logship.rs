@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
+use super::logs::LogSource;
 use super::repl_config::{self, replication_config};
 use super::repl_rejoin;
 use super::repl_ship;
@@ -11,7 +12,9 @@ use super::{configs, guard, logs, ptr};
 use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
-use crate::net::io;
+use crate::net::catch_up::{self, Report};
+use crate::net::io::{self, Deadline};
+use crate::net::member::Member;
 use crate::net::receive::{Acks, FollowerLog};
 use crate::replication::quorum::Policy;
 use crate::types::Lsn;
@@ -300,6 +303,80 @@ pub unsafe extern "C" fn logship_append_batch(
     })
 }
 
+/// Begins what `repl_catch_up` does and returns at once: it goes on inside `repl_ship_record`, `repl_wait_quorum` and
+/// `repl_catch_up_go_on`, beside the commits, and marks the follower online at its end. `repl_get_follower_status`
+/// tells how far it is. Several followers may catch up at the same time. Returns 0, or -1 with `errno` as
+/// `repl_catch_up`; that the follower's log is another one shows later: it is marked offline then. A snapshot, if one
+/// is needed, is sent to its end first.
+///
+/// # Safety
+/// `config` is NULL or points to a configuration that no other thread uses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_catch_up_begin(
+    config: *mut replication_config,
+    follower_index: c_int,
+    follower_lsn: u64,
+) -> c_int {
+    guard::call(|| {
+        let begin = |member: &mut Member<'_>, source: &LogSource<'_>| {
+            catch_up::begin(member, source, Lsn(follower_lsn)).map(|_| 0)
+        };
+        // SAFETY: the caller's promise.
+        unsafe { repl_rejoin::with_source(config, follower_index, follower_lsn, begin) }
+    })
+}
+
+/// Goes on with the catch-ups that `repl_catch_up_begin` has begun, for at most `timeout_ms` (negative: to their end).
+/// Returns how many go on still, or -1 with `errno` EINVAL.
+///
+/// # Safety
+/// `config` is NULL or points to a configuration that no other thread uses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_catch_up_go_on(config: *mut replication_config, timeout_ms: c_int) -> c_int {
+    guard::call(|| {
+        let deadline = Deadline::after_ms(timeout_ms);
+        // SAFETY: the caller's promise.
+        let left = unsafe { configs::with_group(config, |group, _| group.catch_up_until(deadline)) }?;
+        Ok(ptr::count(left as u64))
+    })
+}
+
+/// Is told how far `repl_catch_up` has come: the follower's index, records and bytes sent so far, records to be sent,
+/// and the context given with it. Called inside `repl_catch_up`, ten times a second and at its end.
+pub type repl_progress_fn =
+    Option<unsafe extern "C" fn(follower: c_int, records: u64, bytes: u64, total: u64, context: *mut c_void)>;
+
+struct CWatch {
+    function: repl_progress_fn,
+    context: *mut c_void,
+}
+
+// SAFETY: the context is the program's and only handed back; the contract says that any thread may get it.
+unsafe impl Send for CWatch {}
+// SAFETY: as above.
+unsafe impl Sync for CWatch {}
+
+static C_WATCH: RwLock<CWatch> = RwLock::new(CWatch { function: None, context: std::ptr::null_mut() });
+
+/// Sets who is told how far catch-ups have come; NULL for nobody.
+///
+/// # Safety
+/// `function` may be called with `context` until it is replaced.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn repl_set_progress(function: repl_progress_fn, context: *mut c_void) {
+    *C_WATCH.write().unwrap_or_else(std::sync::PoisonError::into_inner) = CWatch { function, context };
+}
+
+/// Tells the program's function.
+pub(super) fn tell_progress(report: &Report) {
+    let Ok((function, context)) = C_WATCH.try_read().map(|watch| (watch.function, watch.context)) else { return };
+    if let Some(function) = function {
+        let index = ptr::count(report.index as u64);
+        // SAFETY: the program gave the function for this.
+        unsafe { function(index, report.records, report.bytes, report.total, context) };
+    }
+}
+
 /// What a compaction leaves in the log although the checkpoint covers it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -373,8 +450,9 @@ fn compact(wal: &Path, checkpoint: &Path, keep: &Retention, slowest: Option<Lsn>
 
 /// Drops every record after `lsn` from the log at `wal_path`; their bytes are kept in `<wal_path>.cut-N`. It is the way
 /// out for a follower that is refused with ESTALE or ERANGE: cut its log back to a record that both have, and rejoin.
-/// No store is changed: build it anew. Returns 0, or -1 with `errno`: ERANGE if the log does not have `lsn`, EBADMSG if
-/// it is damaged, ENOENT, EINVAL. Writers that have the log open go on at its new end.
+/// No store is changed: build it anew, and not from a checkpoint that covers what is cut. Returns 0, or -1 with
+/// `errno`: ERANGE if the log does not have `lsn` (one record must stay of a log that was compacted), EBADMSG if it is
+/// damaged, ENOENT, EINVAL. Writers of this process that have the log open go on at its new end.
 ///
 /// # Safety
 /// `wal_path` is NULL or a C string.

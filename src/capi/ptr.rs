@@ -67,3 +67,39 @@ pub(crate) unsafe fn host<'a>(pointer: *const c_char) -> Result<&'a str> {
 pub(crate) fn count(value: u64) -> c_int {
     c_int::try_from(value).unwrap_or(c_int::MAX)
 }
+
+const PATH_MAX: usize = 4096;
+
+/// A path without a heap allocation.
+#[derive(Clone)]
+pub(super) struct FixedPath {
+    bytes: [u8; PATH_MAX],
+    len: usize,
+}
+
+impl Default for FixedPath {
+    fn default() -> FixedPath {
+        FixedPath { bytes: [0; PATH_MAX], len: 0 }
+    }
+}
+
+impl FixedPath {
+    pub(super) fn set(&mut self, path: &Path) -> Result<()> {
+        let bytes = path.as_os_str().as_bytes();
+        let room = self.bytes.get_mut(..bytes.len());
+        let Some(room) = room else {
+            return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+        };
+        room.copy_from_slice(bytes);
+        self.len = bytes.len();
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(super) fn get(&self) -> Option<&Path> {
+        (self.len > 0).then(|| Path::new(OsStr::from_bytes(&self.bytes[..self.len])))
+    }
+}

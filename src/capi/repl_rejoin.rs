@@ -1,20 +1,20 @@
 //! w11/repl_rejoin.h: coming back, catching up, and who lives.
 #![allow(unsafe_code, reason = "the C boundary")]
 
-use super::logs::LeaderLogByPath;
+use super::logs::{LeaderLogByPath, LogSource};
 use super::repl_config::replication_config;
 use super::{configs, conns, guard, ptr};
 use crate::error::{Error, Result};
-use crate::net::catch_up::{self, Summary};
-use crate::net::group::{Group, Member};
+use crate::net::catch_up::{self, Source};
+use crate::net::group::Group;
 use crate::net::io::Deadline;
+use crate::net::member::Member;
 use crate::net::rejoin::{self, Way};
 use crate::net::socket;
 use crate::types::Lsn;
 use libc::{c_char, c_int};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -149,27 +149,51 @@ pub unsafe extern "C" fn repl_catch_up(
     follower_lsn: u64,
 ) -> c_int {
     guard::call(|| {
+        let watch = super::logship::tell_progress;
+        let all = |member: &mut Member<'_>, source: &LogSource<'_>| {
+            catch_up::catch_up(member, &Source { watch: Some(&watch), ..*source }, Lsn(follower_lsn))
+        };
         // SAFETY: the caller's promise.
-        let count = unsafe { configs::follower_count(config) }?;
-        let slot = usize::try_from(follower_index).ok().filter(|slot| *slot < count);
-        let slot = slot.ok_or(Error::Invalid("follower_index"))?;
-        let (set, checkpoint) = configs::paths(config)?;
-        let (log, checkpoint) = (LeaderLogByPath::new(set.as_deref()), checkpoint.as_deref());
-        let follower = Lsn(follower_lsn);
-        // SAFETY: the caller's promise.
-        let summary = unsafe {
-            configs::with_group(config, |group, _| catch_up(&mut group.members[slot], &log, checkpoint, follower))
-        }?;
+        let summary = unsafe { with_source(config, follower_index, follower_lsn, all) }?;
         Ok(ptr::count(summary.records))
     })
 }
 
-fn catch_up(
-    member: &mut Member<'_>,
-    log: &LeaderLogByPath,
-    checkpoint: Option<&Path>,
-    follower: Lsn,
-) -> Result<Summary> {
+/// Runs `body` with a follower that is to be caught up and with the log to do it from. An error leaves it offline.
+///
+/// # Safety
+/// `config` is NULL or points to a configuration that no other thread uses.
+pub(super) unsafe fn with_source<T>(
+    config: *mut replication_config,
+    index: c_int,
+    follower_lsn: u64,
+    body: impl FnOnce(&mut Member<'_>, &LogSource<'_>) -> Result<T>,
+) -> Result<T> {
+    // SAFETY: the caller's promise.
+    let count = unsafe { configs::follower_count(config) }?;
+    let slot = usize::try_from(index).ok().filter(|slot| *slot < count);
+    let slot = slot.ok_or(Error::Invalid("follower_index"))?;
+    let (set, checkpoint) = configs::paths(config)?;
+    let log = LeaderLogByPath::new(set.as_deref());
+    let one = |group: &mut Group<'_>| {
+        let member = &mut group.members[slot];
+        make_ready(member)?;
+        let log = log.open()?;
+        catch_up::take_rejoin_mark(member, Lsn(follower_lsn))?;
+        body(member, &log.source(checkpoint.as_deref())).inspect_err(|error| {
+            let (path, last) = (log.path.display(), log.last());
+            crate::log_error!("{member}: catch-up from LSN {follower_lsn} of {path} (last LSN {last}): {error}");
+            // Refused before anything was sent: the connection is still the program's to use.
+            if !matches!(error, Error::FollowerAhead { .. } | Error::Compacted { .. }) && member.fd >= 0 {
+                member.go_offline(format_args!("catch-up: {error}"));
+            }
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { configs::with_group(config, |group, _| one(group)) }
+}
+
+fn make_ready(member: &mut Member<'_>) -> Result<()> {
     member.online = false;
     let socket = socket::identify(member.fd).ok_or(Error::NotConnected)?;
     if socket::peer_address(member.fd).is_none() {
@@ -179,27 +203,7 @@ fn catch_up(
         member.link.attach(socket);
         member.link.progress.is_logship = conns::mark_of(socket).is_some();
     }
-    let log = log.open()?;
-    catch_up::take_rejoin_mark(member, follower)?;
-    match catch_up::catch_up(member, &log.source(checkpoint), follower) {
-        Ok(summary) => {
-            member.online = true;
-            member.link.caught_up = summary.caught_up();
-            let (records, last) = (summary.records, summary.last);
-            crate::log_info!("{member}: caught up from LSN {follower} to LSN {last}: {records} records");
-            Ok(summary)
-        }
-        Err(error) => {
-            let last = log.last();
-            let path = log.path.display();
-            crate::log_error!("{member}: catch-up from LSN {follower} of {path} (last LSN {last}): {error}");
-            // Refused before anything was sent: the connection is still the program's to use.
-            if !matches!(error, Error::FollowerAhead { .. } | Error::Compacted { .. }) && member.fd >= 0 {
-                member.go_offline(format_args!("catch-up: {error}"));
-            }
-            Err(error)
-        }
-    }
+    Ok(())
 }
 
 /// Names the log that followers of `config` are caught up and re-shipped from. The path is kept absolute. Returns 0, or

@@ -10,7 +10,8 @@ use libc::{c_char, c_int};
 /// Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name,
 /// fsynced, renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes,
 /// EINVAL for NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for
-/// reading.
+/// reading. A follower's records that no receive has returned yet are not in its store: if the log that it is open with
+/// ends with some, a smaller offset is written, before the first of them.
 ///
 /// # Safety
 /// `store` is a live store, `checkpoint_path` a C string.
@@ -25,7 +26,7 @@ pub unsafe extern "C" fn wal_checkpoint_write(
         let path = unsafe { ptr::path(checkpoint_path) }?;
         // SAFETY: the caller's promise; only the lock is written to.
         let store = unsafe { LockedStore::from_ptr(store.cast_mut()) }?;
-        let covered = logs::covered_at_end(wal_offset);
+        let covered = logs::covered_at_end(wal_offset)?;
         locked::reading(&store, |store| checkpoint::write(store, path, covered))?;
         Ok(0)
     })

@@ -1,27 +1,30 @@
 //! Streaming a range of the log to one follower, in memory that does not depend on the range.
 //!
-//! Records are read in large pieces, checked, framed and sent in large pieces; acks are drained meanwhile, so two full
-//! socket buffers never wait for each other.
+//! What is known of a catch-up between two steps is a [`CatchUp`] in the follower's link: a record and how much of its
+//! frame is out. A step reads records in a large piece, checks and frames them, and sends what the socket takes. So it
+//! can be run to its end ([`catch_up`]), or go on beside commits, one step each ([`step`]); acks are drained meanwhile,
+//! and two full socket buffers never wait for each other.
 #![forbid(unsafe_code)]
 
-use super::group::Member;
 use super::io::{self, Deadline, Received};
-use super::link::{CaughtUp, Text};
+use super::link::{CatchUp, CaughtUp, Text};
+use super::member::Member;
 use super::snapshot::{self, Sent};
+use super::sys::{self, POLLIN, POLLOUT, PollFd};
 use crate::error::{Error, Result};
 use crate::net::socket;
-use crate::replication::message::{ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
+use crate::replication::message::{ACK_DIVERGED, ACK_ELSEWHERE, ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
-use crate::types::Lsn;
-use crate::wal;
-use crate::wal::record;
+use crate::types::{History, Lsn};
+use crate::wal::record::{self, Next};
 use crate::wal::scan::{self, End, Position};
 use crate::wal::tail::LogTail;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// How much is sent at once.
-const SEND_BYTES: usize = 256 * 1024;
+/// How much is read and sent at once.
+pub const PIECE: usize = 256 * 1024;
 
 /// What a catch-up did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,23 +33,14 @@ pub struct Summary {
     pub records: u64,
     /// Bytes shipped, frames included.
     pub bytes: u64,
-    /// The leader's last LSN, which the follower has now.
+    /// The last LSN that was sent, or that the follower had.
     pub last: Lsn,
     /// The snapshot that went first, if the missing records were gone.
     pub snapshot: Option<Sent>,
 }
 
-impl Summary {
-    /// What [`Group::ship`](super::group::Group::ship) must know, if anything was sent.
-    #[must_use]
-    pub fn caught_up(&self) -> Option<CaughtUp> {
-        let next = Lsn(self.last.0.saturating_sub(self.records)).next();
-        (self.records > 0).then_some(CaughtUp { next, last: self.last })
-    }
-}
-
 /// A leader's log to catch up from: its bytes, and what is known of them.
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 pub struct Source<'a, S: Storage> {
     /// The log.
     pub storage: &'a S,
@@ -56,7 +50,31 @@ pub struct Source<'a, S: Storage> {
     pub end: End,
     /// The checkpoint for followers whose missing records are gone from the log.
     pub checkpoint: Option<&'a Path>,
+    /// Who wants to know how far it has come.
+    pub watch: Option<Watch<'a>>,
 }
+
+/// Is told how far a catch-up has come: ten times a second, and at its end.
+pub type Watch<'a> = &'a dyn Fn(&Report);
+
+/// How far a catch-up has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The follower's slot, from 0.
+    pub index: usize,
+    /// Records sent so far.
+    pub records: u64,
+    /// Bytes of them, frames included.
+    pub bytes: u64,
+    /// Records to be sent.
+    pub total: u64,
+}
+
+/// Fills the second buffer with the frames of the records from a position on, by way of the first.
+pub type Frames<'a> = dyn FnMut(Position, &mut Vec<u8>, &mut Vec<u8>) -> Result<()> + 'a;
+
+/// How often that is.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a follower has to answer a CHECK. One that does not (it runs in this very thread) still checks for itself
 /// before it takes a record.
@@ -80,89 +98,356 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
     Ok(())
 }
 
-/// Ships every record after `follower`, the last LSN that the follower has, to it alone.
+/// Ships every record after `follower`, the last LSN that the follower has, to it alone, and marks it online.
 ///
-/// Errors: [`Error::NotConnected`]; [`Error::FollowerAhead`]; [`Error::Diverged`]; [`Error::Damaged`] when the range
-/// holds damage: what came before it was shipped.
+/// Errors: [`Error::NotConnected`]; [`Error::FollowerAhead`]; [`Error::Diverged`]; [`Error::Compacted`];
+/// [`Error::Damaged`] when the range holds damage: what came before it was shipped.
 ///
 /// What a refused follower has acknowledged counts for nothing: under the same numbers it has other records.
 pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
-    let result = try_catch_up(member, source, follower);
-    let link = &mut *member.link;
-    match &result {
-        Ok(Summary { snapshot: Some(_), .. }) => {
-            link.full_resync =
-                Text::new(format_args!("LSN {follower} is gone: the log begins after {}", source.tail.base()));
-            link.resyncs.full += 1;
-        }
-        Ok(_) => link.resyncs.partial += 1,
-        Err(Error::FollowerAhead { .. } | Error::Diverged { .. } | Error::Compacted { .. }) => {
-            link.resyncs.refused += 1
-        }
-        Err(_) => {}
+    let mut result = begin(member, source, follower).and_then(|sent| run(member, source, sent));
+    // A follower that refuses closes, perhaps before it was sent everything: what it said last is why.
+    if result.as_ref().is_err_and(Error::is_disconnect)
+        && take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED)
+    {
+        result = Err(Error::Diverged { lsn: follower.min(source.tail.last()) });
     }
-    if let Err(Error::Diverged { lsn }) = result
+    if let Err(error) = &result {
+        on_failure(member, error);
+    }
+    result
+}
+
+/// Begins a catch-up that goes on with [`step`]. A snapshot, if one is needed, is sent to its end here.
+pub fn begin<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Option<Sent>> {
+    if socket::has_hung_up(member.fd) {
+        return Err(Error::NotConnected);
+    }
+    let (base, last) = (source.tail.base(), source.tail.last());
+    let mut after = match rejoin::decide(follower, last) {
+        Ok(rejoin::Decision::UpToDate) => last,
+        Ok(rejoin::Decision::ShipAfter(after)) => after,
+        Err(_) if source.is_damaged() => return Err(source.damage()),
+        Err(error) => return Err(error),
+    };
+    let mut sent = None;
+    if after < base {
+        let snapshot = send_snapshot(member, source, after)?;
+        after = snapshot.lsn;
+        member.link.progress.ledger.add_through(after);
+        member.link.progress.acked = after;
+        member.link.resyncs.full += 1;
+        member.link.full_resync = Text::new(format_args!("LSN {follower} is gone: the log begins after {base}"));
+        sent = Some(snapshot);
+    } else {
+        member.link.resyncs.partial += 1;
+    }
+    begin_behind(member, source, after)?;
+    Ok(sent)
+}
+
+fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, after: Lsn) -> Result<()> {
+    let damage = Error::Damaged { offset: source.tail.near(after).offset, after };
+    let (at, crc, history) = source.tail.place_behind(source.storage, after)?.ok_or(damage)?;
+    begin_at(member, at, (after > Lsn::ZERO).then_some((crc, history)))
+}
+
+/// Begins with the record at `at`. A peer that counts with us is asked whether the one before is ours (`past` is what
+/// is known of that), and told what comes next, in one go: nothing waits for its answer, since it refuses for itself
+/// what is not its future.
+pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>) -> Result<()> {
+    member.link.asked = None;
+    if member.link.progress.is_logship {
+        let before = Lsn(at.lsn.0 - 1);
+        let mut messages = Vec::new();
+        if let Some((crc, history)) = past {
+            Control::Check(before, crc, history).encode_into(&mut messages)?;
+            member.link.asked = Some(before);
+        }
+        Control::Position(at.lsn).encode_into(&mut messages)?;
+        member.link.progress.next = Some(at.lsn);
+        member.send(&messages, Deadline::send())?;
+    }
+    member.link.catch_up = Some(CatchUp::from(at));
+    Ok(())
+}
+
+impl<S: Storage> Source<'_, S> {
+    /// A log that is being appended to may end in the middle of a record; anything else there is damage.
+    fn is_damaged(&self) -> bool {
+        self.end.damaged && !self.end.cut
+    }
+
+    fn damage(&self) -> Error {
+        Error::Damaged { offset: self.end.next.offset, after: self.tail.last() }
+    }
+}
+
+/// Runs a catch-up to its end.
+fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Option<Sent>) -> Result<Summary> {
+    let mut outbox = Outbox::default();
+    let (mut asked_until, mut told) = (None, Instant::now());
+    loop {
+        let asked = member.link.asked;
+        if let Err(error) = send_piece(member, source, &mut outbox) {
+            // A follower that refuses closes the connection, and sending may find that out first.
+            let refusal = asked.filter(|_| take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED));
+            return Err(refusal.map_or(error, |lsn| Error::Diverged { lsn }));
+        }
+        let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
+        let is_end = member.link.asked.is_none() && outbox.is_done();
+        if let Some(watch) = source.watch.filter(|_| is_end || told.elapsed() >= WATCH_INTERVAL) {
+            told = Instant::now();
+            let (records, total) = (state.records(), source.tail.last().next().since(state.first));
+            watch(&Report { index: member.index, records, bytes: state.bytes, total });
+        }
+        if is_end {
+            if source.is_damaged() {
+                return Err(source.damage());
+            }
+            finish(member);
+            let last = Lsn(state.at.lsn.0 - 1);
+            return Ok(Summary { records: state.records(), bytes: state.bytes, last, snapshot });
+        }
+        if outbox.is_done() {
+            // Everything is out; what the follower says of its log is still to come.
+            let until = *asked_until.get_or_insert_with(|| Deadline::after_ms(CHECK_MS));
+            match io::wait_readable(member.fd, until) {
+                Ok(()) if member.drain() => {}
+                Ok(()) => return Err(Error::NotConnected),
+                Err(Error::TimedOut) => forget_question(member),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(ack) = take_answer(member)
+            && let Some(after) = on_answer(member, &ack)?
+        {
+            if after < source.tail.base() {
+                return Err(Error::Compacted { follower: after, base: source.tail.base() });
+            }
+            outbox = Outbox::default();
+            begin_behind(member, source, after)?;
+        }
+    }
+}
+
+fn send_piece<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, outbox: &mut Outbox) -> Result<()> {
+    let deadline = Deadline::send();
+    while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, into, out))? {
+        wait(member, deadline)?;
+    }
+    Ok(())
+}
+
+fn forget_question(member: &mut Member<'_>) {
+    if let Some(lsn) = member.link.asked.take() {
+        crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
+    }
+}
+
+/// Waits until the socket takes bytes, and reads acks meanwhile.
+fn wait(member: &mut Member<'_>, deadline: Deadline) -> Result<()> {
+    let events = POLLOUT | if member.link.inbox.room() > 0 { POLLIN } else { 0 };
+    let mut fds = [PollFd::new(member.fd, events)];
+    let ready = sys::poll(&mut fds, deadline.poll_ms())?;
+    let failure = match ready {
+        _ if fds[0].has(POLLIN) && !member.drain() => Error::NotConnected,
+        0 if deadline.has_passed() => Error::TimedOut,
+        _ => return Ok(()),
+    };
+    member.go_offline(format_args!("send: {failure}"));
+    Err(failure)
+}
+
+/// Takes the follower's answer to CHECK, if it is there.
+fn take_answer(member: &mut Member<'_>) -> Option<Ack> {
+    let mut answer = None;
+    member.link.inbox.extract(|ack| {
+        let is_answer = ack.is_check_answer();
+        if is_answer {
+            answer = Some(*ack);
+        }
+        is_answer
+    });
+    answer
+}
+
+/// Notes what the follower of a catch-up answers to its CHECK. `Some`: its log ends there, earlier than it said, and
+/// the catch-up must begin anew behind that.
+pub fn on_answer(member: &mut Member<'_>, ack: &Ack) -> Result<Option<Lsn>> {
+    let Some(lsn) = member.link.asked.take() else { return Ok(None) };
+    match ack.status {
+        ACK_OK => {
+            // A rejoin says that everything up to there is durable, and it is ours.
+            member.link.progress.ledger.add_through(lsn);
+            member.link.progress.acked = member.link.progress.acked.max(lsn);
+            Ok(None)
+        }
+        ACK_NOT_STORED if ack.lsn < lsn => Ok(Some(ack.lsn)),
+        // The program there counts for itself: it has passed the position over, and gets the lesson's bytes.
+        ACK_ELSEWHERE => {
+            member.link.progress.is_logship = false;
+            member.link.progress.next = None;
+            Ok(None)
+        }
+        _ => {
+            crate::log_error!("{member}: its log is not ours: not up to LSN {lsn}; it ends at LSN {}", ack.lsn);
+            Err(Error::Diverged { lsn })
+        }
+    }
+}
+
+/// The follower has everything: it is shipped to and counted on from now on.
+fn finish(member: &mut Member<'_>) {
+    if let Some(state) = member.link.catch_up.take() {
+        let last = Lsn(state.at.lsn.0 - 1);
+        member.link.caught_up = (state.first <= last).then_some(CaughtUp { next: state.first, last });
+        member.online = true;
+    }
+}
+
+/// What a failed catch-up leaves.
+fn on_failure(member: &mut Member<'_>, error: &Error) {
+    (member.link.catch_up, member.link.asked) = (None, None);
+    if matches!(error, Error::FollowerAhead { .. } | Error::Diverged { .. } | Error::Compacted { .. }) {
+        member.link.resyncs.refused += 1;
+    }
+    if let Error::Diverged { lsn } = error
         && member.fd >= 0
     {
         member.go_offline(format_args!("its record {lsn} is not ours"));
     }
-    if matches!(result, Err(Error::FollowerAhead { .. } | Error::Diverged { .. })) {
+    if matches!(error, Error::FollowerAhead { .. } | Error::Diverged { .. }) {
         if member.fd >= 0 {
             member.drain();
         }
         member.link.forget_acks();
     }
-    result
 }
 
-fn try_catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
-    if socket::has_hung_up(member.fd) {
-        return Err(Error::NotConnected);
-    }
-    let last = source.tail.last();
-    // A log that is being appended to may end in the middle of a record; anything else there is damage.
-    let damaged = source.end.damaged && !source.end.cut;
-    let damage = Error::Damaged { offset: source.end.next.offset, after: last };
-    let after = match rejoin::decide(follower, last) {
-        Ok(rejoin::Decision::UpToDate) => last,
-        Ok(rejoin::Decision::ShipAfter(after)) => after,
-        Err(_) if damaged => return Err(damage),
-        Err(error) => return Err(error),
-    };
-    let mut after = after;
-    let mut summary = Summary { last, ..Summary::default() };
-    let base = source.tail.base();
-    while after >= base && member.link.progress.is_logship {
-        match check_history(member, source, after)? {
-            Answer::Same => {
-                // A rejoin says that everything up to there is durable, and it is ours.
-                member.link.progress.ledger.add_through(after);
-                member.link.progress.acked = after;
-                break;
-            }
-            Answer::EndsAt(earlier) if earlier < after => after = earlier,
-            Answer::EndsAt(_) | Answer::None => break,
-            Answer::Elsewhere => {
-                member.link.progress.is_logship = false;
-                break;
-            }
+/// Sends as much of a catch-up as the socket takes now, one piece at most, and marks the follower online when it has
+/// everything. `frames` fills in the frames of the records from a position on. The follower's answers are the caller's
+/// to take.
+pub fn step(member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<()> {
+    let was_online = member.online;
+    let mut outbox = Outbox::default();
+    // Behind less than a piece comes the log's end. It must be seen in this step: a writer may move it on before the
+    // next one, every time.
+    loop {
+        if !outbox.pump(member, frames)? {
+            return check_deadline(member);
+        }
+        if outbox.is_done() || outbox.frames.len() >= PIECE {
+            break;
         }
     }
-    if after < base {
-        let sent = send_snapshot(member, source, after)?;
-        (summary.snapshot, after) = (Some(sent), sent.lsn);
-        member.link.progress.ledger.add_through(after);
-        member.link.progress.acked = after;
+    if outbox.is_done() {
+        finish(member);
+        if !was_online {
+            let last = member.link.progress.acked;
+            crate::log_info!("{member}: has been sent everything; it has acknowledged LSN {last}");
+        }
     }
-    let from = locate(source, after.next())?;
-    if member.link.progress.is_logship {
-        member.link.progress.next = Some(after.next());
-        member.tell(&Control::Position(after.next()))?;
+    Ok(())
+}
+
+/// A follower that takes nothing for as long as a frame may take is given up.
+pub fn check_deadline(member: &Member<'_>) -> Result<()> {
+    match member.link.catch_up {
+        Some(state) if state.until.has_passed() => Err(Error::TimedOut),
+        _ => Ok(()),
     }
-    if after < last {
-        stream(member, source, from, &mut summary)?;
+}
+
+/// Sends the rest of a frame of which a part is out, so that something else may follow. A follower that does not take
+/// it is marked offline.
+pub fn complete_frame(member: &mut Member<'_>, frames: &mut Frames<'_>, deadline: Deadline) -> Result<()> {
+    while let Some(state) = member.link.catch_up.filter(|state| state.sent > 0) {
+        let (mut read, mut ready) = (Vec::new(), Vec::new());
+        frames(state.at, &mut read, &mut ready).inspect_err(|error| {
+            member.go_offline(format_args!("catch-up: {error}"));
+        })?;
+        let len = ready.first_chunk().map(|word| frame::header(*word)).transpose()?;
+        let Some(frame::Header::Record(len)) = len else { return Err(Error::Internal("a frame that is none")) };
+        ready.truncate(frame::HEADER_LEN + len);
+        let mut outbox = Outbox { frames: ready, gone: state.sent, ..Outbox::default() };
+        if !outbox.pump(member, frames)? {
+            wait(member, deadline)?;
+        }
     }
-    if damaged { Err(damage) } else { Ok(summary) }
+    Ok(())
+}
+
+/// Frames that are ready to go.
+#[derive(Default)]
+struct Outbox {
+    frames: Vec<u8>,
+    /// Bytes of them that are out.
+    gone: usize,
+    /// What was read from the log.
+    read: Vec<u8>,
+    /// Nothing more is to come.
+    done: bool,
+}
+
+impl Outbox {
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Sends a piece, or a part of one. `false`: the socket takes nothing now.
+    fn pump(&mut self, member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<bool> {
+        let Some(mut state) = member.link.catch_up else { return Ok(true) };
+        if self.gone == self.frames.len() && !self.done {
+            self.frames.clear();
+            frames(state.at, &mut self.read, &mut self.frames)?;
+            self.gone = state.sent;
+            self.done = self.frames.is_empty();
+        }
+        if self.done {
+            return Ok(true);
+        }
+        let before = self.gone - state.sent;
+        let count = io::send_now(member.fd, &self.frames[self.gone..]).inspect_err(|error| {
+            member.go_offline(format_args!("send: {error}"));
+        })?;
+        state.advance(&self.frames[before..], count);
+        self.gone += count;
+        if let Some(next) = &mut member.link.progress.next {
+            *next = state.at.lsn;
+        }
+        if member.link.catch_up.is_some() {
+            member.link.catch_up = Some(state);
+        }
+        Ok(count > 0)
+    }
+}
+
+/// Fills `out` with the frames of the records from `from` on: a piece, or what is left of the log.
+pub fn read_frames<S: Storage>(
+    source: &Source<'_, S>,
+    from: Position,
+    read: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let left = usize::try_from(source.tail.len().saturating_sub(from.offset)).unwrap_or(usize::MAX);
+    read.resize(left.min(PIECE + record::RECORD_MAX), 0);
+    let count = source.storage.read_at(read, from.offset)?;
+    let (mut used, mut lsn) = (0, from.lsn);
+    while out.len() < PIECE && used < count {
+        let Next::Record { len, .. } = record::next_in(&read[used..count]) else {
+            if out.is_empty() {
+                return Err(Error::Damaged { offset: from.offset, after: Lsn(lsn.0 - 1) });
+            }
+            break; // What comes before the damage is shipped.
+        };
+        let header = frame::record_header(len).ok_or(Error::Malformed("record length"))?;
+        out.extend_from_slice(&header);
+        out.extend_from_slice(&read[used..used + len]);
+        used += len;
+        lsn = lsn.next();
+    }
+    Ok(())
 }
 
 /// The records that the follower lacks are gone: it gets the checkpoint that stands for them, if there is one and the
@@ -182,102 +467,13 @@ fn send_snapshot<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fo
     Ok(sent)
 }
 
-/// Where record `lsn` begins, or would.
-fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
+/// Where record `lsn` begins, or would as the next.
+pub fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> {
+    let base = source.tail.base();
+    if lsn <= base {
+        return Err(Error::Compacted { follower: Lsn(lsn.0.saturating_sub(1)), base });
+    }
     let near = source.tail.near(lsn);
     let found = scan::walk(source.storage, near, |at| at.lsn >= lsn)?;
     found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })
-}
-
-/// What a follower says about the record that it is asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// It is ours.
-    Same,
-    /// Its log has no such record: it ends here.
-    EndsAt(Lsn),
-    /// The same, and the program there counts for itself: it gets the lesson's bytes.
-    Elsewhere,
-    /// Nothing, in time.
-    None,
-}
-
-/// Asks the follower whether its record `lsn` is ours. It refuses by itself if not; its answer tells us.
-fn check_history<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, lsn: Lsn) -> Result<Answer> {
-    if lsn == Lsn::ZERO {
-        return Ok(Answer::Same);
-    }
-    let damage = Error::Damaged { offset: source.tail.near(lsn).offset, after: lsn };
-    let (crc, history) = wal::read_past(source.storage, source.tail, lsn)?.ok_or(damage)?;
-    member.tell(&Control::Check(lsn, crc, history))?;
-    let deadline = Deadline::after_ms(CHECK_MS);
-    loop {
-        let mut answer = None;
-        member.link.inbox.extract(|ack| {
-            let is_answer = ack.is_check_answer();
-            if is_answer {
-                answer = Some(*ack);
-            }
-            is_answer
-        });
-        match answer {
-            Some(ack) if ack.status == ACK_OK => return Ok(Answer::Same),
-            Some(ack) if ack.status == ACK_NOT_STORED => return Ok(Answer::EndsAt(ack.lsn)),
-            Some(ack) if ack.status == ACK_ELSEWHERE => return Ok(Answer::Elsewhere),
-            Some(ack) => {
-                crate::log_error!(
-                    "{member}: its log up to LSN {lsn} is not ours (CRC {crc:08x}, history {history}); \
-                     it ends at LSN {}, ours at LSN {}",
-                    ack.lsn,
-                    source.tail.last()
-                );
-                return Err(Error::Diverged { lsn });
-            }
-            None => {}
-        }
-        match io::wait_readable(member.fd, deadline) {
-            Ok(()) if member.drain() => {}
-            Ok(()) => return Err(Error::NotConnected),
-            Err(Error::TimedOut) => {
-                crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
-                return Ok(Answer::None);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn stream<S: Storage>(
-    member: &mut Member<'_>,
-    source: &Source<'_, S>,
-    from: Position,
-    summary: &mut Summary,
-) -> Result<()> {
-    let mut out = Vec::with_capacity(SEND_BYTES + 2 * record::RECORD_MAX);
-    let end = scan::scan(source.storage, from, source.tail.len(), |batch| {
-        let mut rest = batch.encoded;
-        for _ in batch.records {
-            let len = record::frame_len(rest).unwrap_or(rest.len());
-            let (one, others) = rest.split_at(len);
-            rest = others;
-            let header = frame::record_header(len).ok_or(Error::Malformed("record length"))?;
-            out.extend_from_slice(&header);
-            out.extend_from_slice(one);
-            summary.records += 1;
-            summary.bytes += (header.len() + len) as u64;
-            if out.len() >= SEND_BYTES {
-                member.send(&out, Deadline::send())?;
-                out.clear();
-            }
-        }
-        Ok(())
-    })?;
-    member.send(&out, Deadline::send())?;
-    if let Some(next) = &mut member.link.progress.next {
-        *next = end.next.lsn;
-    }
-    if end.last() < summary.last {
-        return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
-    }
-    Ok(())
 }

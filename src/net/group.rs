@@ -5,9 +5,10 @@
 //! closed, one line is logged, and the others go on.
 #![forbid(unsafe_code)]
 
-use super::io::{self, Deadline, Received};
-use super::link::{CaughtUp, LastFrame, Link, Text};
-use super::socket::{self, SocketId};
+use super::catch_up;
+use super::io::{self, Deadline};
+use super::link::{CatchUp, CaughtUp, LastFrame, Link};
+use super::member::Member;
 use super::sys::{self, POLLIN, POLLOUT, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
 use crate::replication::frame;
@@ -16,8 +17,7 @@ use crate::replication::progress::Verdict;
 use crate::replication::quorum::{self, Decision, Policy};
 use crate::types::{History, Lsn};
 use crate::wal::record;
-use std::fmt;
-use std::os::fd::RawFd;
+use crate::wal::scan::Position;
 
 /// Followers that a leader can have.
 pub const MEMBERS_MAX: usize = 8;
@@ -26,6 +26,11 @@ pub const MEMBERS_MAX: usize = 8;
 pub trait LeaderLog {
     /// The last LSN; `None` if there is no log to ask.
     fn last(&mut self) -> Option<Lsn>;
+    /// Where record `lsn` begins, or would as the next.
+    fn locate(&mut self, lsn: Lsn) -> Result<Position>;
+    /// Fills `out` with the frames of the records from `lsn` on; see [`catch_up::read_frames`]. By number: between two
+    /// steps the log may have been compacted, and then nothing is where it was.
+    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
     /// The CRC of record `lsn` and the log's history up to it; `None` if the log does not have it, or there is no log
@@ -34,133 +39,6 @@ pub trait LeaderLog {
     /// The LSN of the record with this encoded length and CRC: the newest record, else `expected`, else a recent one.
     /// `None` if it is none of them, or there is no log that is surely ours.
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn>;
-}
-
-/// One follower, for the time of one call.
-#[derive(Debug)]
-pub struct Member<'a> {
-    /// Its slot, from 0.
-    pub index: usize,
-    /// Its host, for log lines.
-    pub host: &'a str,
-    /// Its port, for log lines.
-    pub port: u16,
-    /// Its socket; -1 if there is none.
-    pub fd: RawFd,
-    /// Whether it is shipped to and counted on.
-    pub online: bool,
-    /// What is kept beside the socket.
-    pub link: &'a mut Link,
-}
-
-impl fmt::Display for Member<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "follower-{} ({}:{})", self.index + 1, self.host, self.port)
-    }
-}
-
-impl Member<'_> {
-    /// Makes the link be about the socket that is in the slot now. An online follower whose descriptor is closed or has
-    /// become something that is no connection is marked offline, and that something is left alone.
-    pub fn attach(&mut self) {
-        if !self.online && self.fd < 0 {
-            self.link.socket = SocketId::default();
-            return;
-        }
-        match socket::identify(self.fd) {
-            Some(id) if id == self.link.socket => {}
-            // Another connection: the program has put it there.
-            Some(id) if socket::peer_address(self.fd).is_some() => {
-                // The program may have made the socket itself. One that is no TCP socket needs no keepalive.
-                let _ = socket::set_keepalive(self.fd);
-                self.link.attach(id);
-            }
-            _ if !self.online => {}
-            _ => {
-                self.fd = -1; // Not ours to close.
-                self.go_offline(format_args!("its descriptor was closed by the program"));
-            }
-        }
-    }
-
-    /// Marks the follower offline. What it has acknowledged counts.
-    pub fn go_offline(&mut self, reason: fmt::Arguments<'_>) {
-        if self.fd >= 0 && socket::identify(self.fd) == Some(self.link.socket) {
-            while self.drain() && self.link.inbox.room() == 0 {
-                // They count, and nobody will read them from this socket any more.
-                self.link.fold_acks();
-            }
-            socket::close(self.fd);
-        }
-        self.fd = -1;
-        self.online = false;
-        self.link.socket = SocketId::default();
-        self.link.reason = Text::new(reason);
-        self.link.disconnects += 1;
-        self.link.progress.next = None;
-        self.link.progress.reship = None;
-        self.link.caught_up = None;
-        crate::log_warn!("{self} is offline: {reason}");
-    }
-
-    /// Reads what acks have arrived into the inbox. `false`: the peer has closed, or the socket failed.
-    pub fn drain(&mut self) -> bool {
-        let mut buffer = [0; 4096];
-        loop {
-            let room = self.link.inbox.room().min(buffer.len());
-            if room == 0 {
-                return true; // Somebody must take some first; TCP holds the rest.
-            }
-            match io::recv_now(self.fd, &mut buffer[..room]) {
-                Ok(Received::Bytes(count)) => {
-                    self.link.inbox.push(&buffer[..count]);
-                    self.link.hear();
-                    if count < room {
-                        return true;
-                    }
-                }
-                Ok(Received::Nothing) => return true,
-                Ok(Received::Closed) | Err(_) => return false,
-            }
-        }
-    }
-
-    /// Sends a control message to this follower; marks it offline on failure.
-    pub fn tell(&mut self, message: &Control<'_>) -> Result<()> {
-        self.send(&message.encode()?, Deadline::send())
-    }
-
-    /// Sends bytes to this follower alone, draining acks meanwhile; marks it offline on failure.
-    pub fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<()> {
-        match self.try_send(bytes, deadline) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.go_offline(format_args!("send: {error}"));
-                Err(error)
-            }
-        }
-    }
-
-    /// Sends bytes, draining acks meanwhile; the slot stays as it is on failure.
-    pub fn try_send(&mut self, mut bytes: &[u8], deadline: Deadline) -> Result<()> {
-        while !bytes.is_empty() {
-            let count = io::send_now(self.fd, bytes)?;
-            bytes = &bytes[count..];
-            if count > 0 {
-                continue;
-            }
-            let events = POLLOUT | if self.link.inbox.room() > 0 { POLLIN } else { 0 };
-            let mut fds = [PollFd::new(self.fd, events)];
-            let ready = sys::poll(&mut fds, deadline.poll_ms())?;
-            if fds[0].has(POLLIN) && !self.drain() {
-                return Err(Error::NotConnected);
-            }
-            if ready == 0 && deadline.has_passed() {
-                return Err(Error::TimedOut);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A leader's followers, for the time of one call.
@@ -186,7 +64,8 @@ impl Group<'_> {
         let mut sending = [false; MEMBERS_MAX];
         let mut shipped = 0;
         for (member, sending) in self.members.iter_mut().zip(&mut sending) {
-            if member.online {
+            // One that has fallen behind gets it from the log, when it takes more.
+            if member.online && member.link.catch_up.is_none() {
                 match place.prepare(member, self.last_frame, self.log) {
                     Ok(wants) => *sending = wants,
                     Err(_) => continue, // It is offline.
@@ -194,14 +73,68 @@ impl Group<'_> {
                 shipped += usize::from(!*sending);
             }
         }
-        broadcast(&mut self.members, &sending, self.last_frame.frame(), Deadline::send());
+        let (log, lsn) = (&mut *self.log, place.lsn.flatten());
+        let may_lag = &mut |member: &mut Member<'_>, sent: usize| fall_behind(member, sent, lsn, log);
+        broadcast(&mut self.members, sending, self.last_frame.frame(), Deadline::send(), may_lag);
         for (member, sending) in self.members.iter_mut().zip(sending) {
-            if sending && member.online {
+            if sending && member.online && member.link.catch_up.is_none() {
                 member.link.progress.shipped();
                 shipped += 1;
             }
         }
+        self.feed_followers_behind();
         Ok(shipped)
+    }
+
+    /// Sends a piece more to those that are behind and take something now; gives those up that have taken nothing for
+    /// too long.
+    fn feed_followers_behind(&mut self) {
+        let mut fds = [PollFd::NONE; MEMBERS_MAX];
+        let mut any = false;
+        for (member, slot) in self.members.iter().zip(&mut fds) {
+            if member.link.catch_up.is_some() && member.fd >= 0 {
+                *slot = PollFd::new(member.fd, POLLOUT);
+                any = true;
+            }
+        }
+        if !any || sys::poll(&mut fds, 0).is_err() {
+            return;
+        }
+        for (member, slot) in self.members.iter_mut().zip(fds) {
+            if !slot.has(!0)
+                && let Err(error) = catch_up::check_deadline(member)
+            {
+                member.go_offline(format_args!("it took nothing until the deadline: {error}"));
+            }
+        }
+        self.go_on_catching_up(|member| fds[member.index].has(!0));
+    }
+
+    /// One step of every catch-up that goes on, of those for which `may` holds.
+    fn go_on_catching_up(&mut self, may: impl Fn(&Member<'_>) -> bool) {
+        for member in &mut self.members {
+            if member.link.catch_up.is_some() && may(member) {
+                let log = &mut *self.log;
+                if let Err(error) = catch_up::step(member, &mut |from, read, out| log.frames(from.lsn, read, out))
+                    && member.fd >= 0
+                {
+                    member.go_offline(format_args!("catch-up: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Goes on with all catch-ups until they have ended or the deadline has passed; returns how many go on.
+    pub fn catch_up_until(&mut self, deadline: Deadline) -> Result<usize> {
+        loop {
+            self.feed_followers_behind();
+            self.take_acks();
+            let left = self.members.iter().filter(|member| member.link.catch_up.is_some()).count();
+            if left == 0 || deadline.has_passed() {
+                return Ok(left);
+            }
+            self.receive_acks(|_| false, deadline)?;
+        }
     }
 
     fn notice_hang_ups(&mut self) {
@@ -266,20 +199,25 @@ impl Group<'_> {
         }
     }
 
-    /// Waits for bytes from those followers for which `from` holds and reads them.
+    /// Waits for bytes from those followers for which `from` holds, and from those that catch up, and reads them; sends
+    /// the latter more when they take more.
     fn receive_acks(&mut self, from: impl Fn(&Member<'_>) -> bool, deadline: Deadline) -> Result<()> {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
         for (member, slot) in self.members.iter().zip(&mut fds) {
-            if from(member) {
-                *slot = PollFd::new(member.fd, POLLIN | POLLRDHUP);
+            let catches_up = member.link.catch_up.is_some();
+            if catches_up || from(member) {
+                let room = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
+                let more = if catches_up { POLLOUT } else { 0 };
+                *slot = PollFd::new(member.fd, room | more | POLLRDHUP);
             }
         }
         sys::poll(&mut fds, deadline.poll_ms())?;
         for (member, slot) in self.members.iter_mut().zip(fds) {
-            if slot.has(!0) && !member.drain() {
+            if slot.has(!POLLOUT) && !member.drain() {
                 member.go_offline(format_args!("connection lost"));
             }
         }
+        self.go_on_catching_up(|member| fds[member.index].has(POLLOUT));
         Ok(())
     }
 
@@ -287,6 +225,14 @@ impl Group<'_> {
     fn take_acks(&mut self) {
         for member in &mut self.members {
             while let Some(ack) = member.link.inbox.pop_ack() {
+                if ack.is_check_answer() && member.link.asked.is_some() {
+                    match catch_up::on_answer(member, &ack) {
+                        Ok(None) => {}
+                        Ok(Some(after)) => begin_anew(member, after.next(), self.log),
+                        Err(_) => refuse(member, ack.lsn),
+                    }
+                    continue;
+                }
                 let ceiling = self.log.last();
                 match member.link.progress.on_ack(&ack, ceiling) {
                     Verdict::Durable | Verdict::Alive => {}
@@ -299,6 +245,11 @@ impl Group<'_> {
                     }
                     Verdict::Rejected => {
                         crate::log_warn!("{member} rejected LSN {} (status {})", ack.lsn, ack.status);
+                        if member.link.catch_up.is_some() {
+                            member.link.progress.reship = None;
+                            member.link.progress.reshipped(ack.lsn);
+                            begin_anew(member, ack.lsn, self.log);
+                        }
                         if member.online && member.link.progress.reship.is_some_and(|reship| reship.now) {
                             reship(member, self.last_frame, self.log);
                         }
@@ -335,13 +286,22 @@ impl Group<'_> {
                 member.go_offline(format_args!("connection lost"));
             }
         }
-        let sending: Vec<bool> = self.members.iter().map(|member| member.online).collect();
+        let mut sending = [false; MEMBERS_MAX];
+        for (member, sending) in self.members.iter_mut().zip(&mut sending) {
+            if member.online {
+                let log = &mut *self.log;
+                let frames = &mut |at: Position, read: &mut Vec<u8>, out: &mut Vec<u8>| log.frames(at.lsn, read, out);
+                // A failure marks it offline.
+                let _ = catch_up::complete_frame(member, frames, deadline);
+            }
+            *sending = member.online;
+        }
         let mut answered = [false; MEMBERS_MAX];
         let mut before = [None; MEMBERS_MAX];
         for (member, before) in self.members.iter().zip(&mut before) {
             *before = member.link.heard;
         }
-        broadcast(&mut self.members, &sending, &frame::HEARTBEAT, deadline);
+        broadcast(&mut self.members, sending, &frame::HEARTBEAT, deadline, &mut |_, _| false);
         let mut last_look = false;
         loop {
             for (index, member) in self.members.iter_mut().enumerate() {
@@ -364,10 +324,25 @@ impl Group<'_> {
     }
 }
 
+/// A catch-up goes on from another record.
+fn begin_anew(member: &mut Member<'_>, lsn: Lsn, log: &mut dyn LeaderLog) {
+    let before = Lsn(lsn.0.saturating_sub(1));
+    let whole = catch_up::complete_frame(member, &mut |at, read, out| log.frames(at.lsn, read, out), Deadline::send());
+    let begun = whole.and_then(|()| log.locate(lsn)).and_then(|at| {
+        let past = log.past(before);
+        catch_up::begin_at(member, at, past)
+    });
+    if let Err(error) = begun
+        && member.fd >= 0
+    {
+        member.go_offline(format_args!("catch-up from LSN {lsn}: {error}"));
+    }
+}
+
 /// A peer that counts with us has another log.
 fn refuse(member: &mut Member<'_>, acked: Lsn) {
     crate::log_error!("{member}: its log is no part of ours, as its ack of LSN {acked} shows: it must rejoin");
-    if member.online {
+    if member.online || member.link.catch_up.is_some() {
         member.go_offline(format_args!("its log is no part of ours"));
     }
     member.link.forget_acks();
@@ -469,8 +444,24 @@ fn take_answer(member: &mut Member<'_>, before: Option<std::time::Instant>) -> b
     false
 }
 
-/// Sends one frame to several followers at the same time. Those that fail or take too long are marked offline.
-fn broadcast(members: &mut [Member<'_>], sending: &[bool], frame: &[u8], deadline: Deadline) {
+/// A follower takes no more of the record `lsn` now, `sent` bytes of whose frame are out. `true`: it gets the rest, and
+/// what comes after, from the log when it takes more, and nobody waits for it.
+fn fall_behind(member: &mut Member<'_>, sent: usize, lsn: Option<Lsn>, log: &mut dyn LeaderLog) -> bool {
+    let Some(lsn) = lsn.filter(|lsn| member.link.progress.next == Some(*lsn)) else { return false };
+    let Ok(at) = log.locate(lsn) else { return false };
+    member.link.catch_up = Some(CatchUp { sent, ..CatchUp::from(at) });
+    true
+}
+
+/// Sends one frame to several followers at the same time. Those that fail or take too long are marked offline, except
+/// those that `may_lag`: nobody waits for them.
+fn broadcast(
+    members: &mut [Member<'_>],
+    mut sending: [bool; MEMBERS_MAX],
+    frame: &[u8],
+    deadline: Deadline,
+    may_lag: &mut dyn FnMut(&mut Member<'_>, usize) -> bool,
+) {
     let mut sent = [0usize; MEMBERS_MAX];
     loop {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
@@ -481,6 +472,10 @@ fn broadcast(members: &mut [Member<'_>], sending: &[bool], frame: &[u8], deadlin
             }
             while sent[index] < frame.len() {
                 match io::send_now(member.fd, &frame[sent[index]..]) {
+                    Ok(0) if may_lag(member, sent[index]) => {
+                        sending[index] = false;
+                        break;
+                    }
                     Ok(0) => {
                         let read = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
                         fds[index] = PollFd::new(member.fd, POLLOUT | read);
@@ -517,6 +512,11 @@ fn broadcast(members: &mut [Member<'_>], sending: &[bool], frame: &[u8], deadlin
 /// count.
 fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
     let Some(rejected) = member.link.progress.reship.take() else { return };
+    if member.link.catch_up.is_some() {
+        member.link.progress.reshipped(rejected.lsn);
+        begin_anew(member, rejected.lsn, log);
+        return;
+    }
     let whole = record::decode(last.record()).is_ok();
     let mut next = member.link.progress.next;
     if member.link.progress.follows && next.is_none() && whole {

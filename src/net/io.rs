@@ -27,7 +27,7 @@ pub fn set_timeouts(send_ms: i32, recv_ms: i32) {
 }
 
 /// A moment after which nobody waits any more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
@@ -105,6 +105,20 @@ pub fn recv_now(fd: RawFd, into: &mut [u8]) -> Result<Received> {
 /// Looks at what is there and leaves it there.
 pub fn peek_now(fd: RawFd, into: &mut [u8]) -> Result<Received> {
     recv_flags(fd, into, MsgFlags::MSG_PEEK)
+}
+
+/// Takes bytes that were seen with [`peek_now`] off the connection, without looking at them again.
+pub fn discard(fd: RawFd, count: usize) -> Result<()> {
+    let mut left = count;
+    while left > 0 {
+        match sys::discard(fd, left) {
+            Ok(0) => return Err(Error::NotConnected),
+            Ok(count) => left -= count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// How many bytes can be read without waiting.

@@ -2,12 +2,14 @@
 //! keep it in memory of its own beside a struct that has no room for it.
 #![forbid(unsafe_code)]
 
+use super::io::Deadline;
 use super::socket::SocketId;
-use crate::replication::frame;
+use crate::replication::frame::{self, Header};
 use crate::replication::inbox::Inbox;
 use crate::replication::progress::Progress;
 use crate::types::Lsn;
 use crate::wal::record::RECORD_MAX;
+use crate::wal::scan::Position;
 use std::fmt::{self, Write};
 use std::time::Instant;
 
@@ -22,6 +24,10 @@ pub struct Link {
     pub progress: Progress,
     /// When the peer was last heard.
     pub heard: Option<Instant>,
+    /// The catch-up that goes on, if one does.
+    pub catch_up: Option<CatchUp>,
+    /// The follower was asked about this record when its catch-up began, and has not answered.
+    pub asked: Option<Lsn>,
     /// The last catch-up, while the newest record may have been sent by it.
     pub caught_up: Option<CaughtUp>,
     /// Why the follower was marked offline last.
@@ -52,7 +58,7 @@ impl Link {
         self.inbox.clear();
         self.progress.clear();
         self.heard = None;
-        self.caught_up = None;
+        (self.catch_up, self.asked, self.caught_up) = (None, None, None);
     }
 
     /// Counts the waiting acks, so that the inbox has room again.
@@ -71,6 +77,55 @@ impl Link {
     /// Notes that bytes came.
     pub fn hear(&mut self) {
         self.heard = Some(Instant::now());
+    }
+}
+
+/// How far a catch-up has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatchUp {
+    /// The record that is sent next, or of which a part has gone out.
+    pub at: Position,
+    /// Bytes of its frame that have.
+    pub sent: usize,
+    /// The first record that was sent.
+    pub first: Lsn,
+    /// Bytes sent so far, frames included.
+    pub bytes: u64,
+    /// Until then the socket must have taken something.
+    pub until: Deadline,
+}
+
+impl CatchUp {
+    /// One that begins with the record at `at`.
+    #[must_use]
+    pub fn from(at: Position) -> CatchUp {
+        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, until: Deadline::send() }
+    }
+
+    /// Records sent so far, whole.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.at.lsn.since(self.first)
+    }
+
+    /// Notes that so many more bytes of `frames`, which begin with the frame of the record that is sent next, went out.
+    pub fn advance(&mut self, frames: &[u8], count: usize) {
+        self.bytes += count as u64;
+        if count > 0 {
+            self.until = Deadline::send();
+        }
+        let gone = self.sent + count;
+        let mut start = 0;
+        while let Some(word) = frames.get(start..).and_then(|rest| rest.first_chunk()) {
+            let Ok(Header::Record(len)) = frame::header(*word) else { break };
+            let end = start + frame::HEADER_LEN + len;
+            if end > gone {
+                break;
+            }
+            self.at = Position { offset: self.at.offset + len as u64, lsn: self.at.lsn.next() };
+            start = end;
+        }
+        self.sent = gone - start;
     }
 }
 

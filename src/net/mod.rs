@@ -8,6 +8,7 @@ pub mod catch_up;
 pub mod group;
 pub mod io;
 pub mod link;
+pub mod member;
 pub mod receive;
 pub mod rejoin;
 pub mod snapshot;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::io::{self, Deadline, Received};
+use super::socket;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
@@ -15,6 +16,7 @@ use crate::wal::crc::crc32;
 use crate::wal::meta::Origin;
 use crate::wal::record;
 use crate::wal::snapshot::{Incoming, Snapshot};
+use nix::errno::Errno;
 use std::os::fd::RawFd;
 
 /// Where a follower stores records.
@@ -84,29 +86,16 @@ pub struct Receiver<'a, L: FollowerLog, S: StateMachine> {
 }
 
 /// How much is stored with one fsync.
-const GROUP_BYTES: usize = 1024 * 1024;
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 /// Records that are stored together.
 struct Gathered {
-    /// What was seen on the connection behind the first one.
-    with_headers: Vec<u8>,
-    /// All of them without frame headers; empty if there is only the first.
-    joined: Vec<u8>,
+    /// All of them, one behind another.
+    encoded: Vec<u8>,
     /// Their ends.
     ends: Vec<usize>,
-    /// Bytes of `with_headers` that they take.
-    bytes: usize,
-}
-
-impl Gathered {
-    fn encoded<'b>(&'b self, first: &'b [u8]) -> &'b [u8] {
-        if self.joined.is_empty() { first } else { &self.joined }
-    }
-
-    /// Takes the frames off the connection, now that they are stored.
-    fn consume(&mut self, fd: RawFd) -> Result<()> {
-        io::recv_rest(fd, &mut self.with_headers[..self.bytes], Deadline::recv())
-    }
+    /// Bytes that they take on the connection behind the first one.
+    behind: usize,
 }
 
 impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
@@ -124,7 +113,19 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     }
 
     /// As [`receive`](Receiver::receive), but returns `None` after a frame that gave no record.
+    ///
+    /// A stream that is out of step is shut down: the leader hears of it at once, and nobody rejoins on what looks like
+    /// a live connection and would read on in the middle of something.
     pub fn receive_frame(&mut self) -> Result<Option<Lsn>> {
+        let result = self.next_frame();
+        let timed_out = |error: &Error| error.errno() == Errno::ETIMEDOUT as i32 && !matches!(error, Error::TimedOut);
+        if result.as_ref().is_err_and(|error| matches!(error, Error::Protocol(_)) || timed_out(error)) {
+            socket::shut_down(self.fd);
+        }
+        result
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Lsn>> {
         self.apply_pending()?;
         if self.log.ready() > 0 {
             return self.hand_out().map(Some);
@@ -172,7 +173,8 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
 
     pub(super) fn answer(&self, lsn: Lsn, status: u8, flags: u8) -> Result<()> {
         let ack = Ack::marked(lsn, status, Mark { node: self.node, flags });
-        io::send_all(self.fd, &ack.encode(), Deadline::send())
+        // A part of an ack may be out.
+        io::send_all(self.fd, &ack.encode(), Deadline::send()).inspect_err(|_| socket::shut_down(self.fd))
     }
 
     fn control(&mut self, body: &[u8]) -> Result<()> {
@@ -195,7 +197,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
                 crate::log_info!("a control message of unknown type {kind} is passed over");
                 Ok(())
             }
-            None => Err(Error::Protocol("a control message too short for its type")),
+            None => Err(Error::Protocol("a control message that came damaged or is too short for its type")),
         }
     }
 
@@ -211,6 +213,11 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             None => ACK_ELSEWHERE,
         };
         self.answer(last, status, FLAG_LIVENESS | FLAG_CHECKED)?;
+        match status {
+            ACK_NOT_STORED => self.follower.on_end_told(),
+            ACK_ELSEWHERE => self.follower.on_elsewhere(),
+            _ => {}
+        }
         if status != ACK_DIVERGED {
             return Ok(());
         }
@@ -249,23 +256,23 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             // A right CRC over fields that make no record is damage too.
             return Err(self.reject(fingerprint, last, Error::CrcMismatch));
         }
-        let mut group = self.gather(encoded)?;
+        let group = self.gather(encoded)?;
         let first = last.next();
         if answers && cfg!(logship_canary_ack_first) {
             // A canary build's mistake, as in `check`.
             self.answer(first.plus(group.ends.len() as u64 - 1), ACK_OK, 0)?;
         }
-        let stored = match self.log.append(group.encoded(encoded), &group.ends) {
+        let stored = match self.log.append(&group.encoded, &group.ends) {
             // What does not fit together may fit alone; the others are still on the connection.
             Err(_) if group.ends.len() > 1 => self.log.append(encoded, &[encoded.len()]).map(|_| 1),
             Err(error) => Err(error),
             Ok(_) => {
-                group.consume(self.fd)?;
+                io::discard(self.fd, group.behind)?;
                 Ok(group.ends.len())
             }
         };
         match stored {
-            Ok(count) => self.stored(group.encoded(encoded), &group.ends[..count], first),
+            Ok(count) => self.stored(&group.encoded, &group.ends[..count], first),
             Err(error) => Err(self.reject(fingerprint, last, error)),
         }
     }
@@ -337,7 +344,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     /// counts acks, one a record, and a program that answers for itself may stop after any and count what is in its
     /// log.
     fn gather(&mut self, first: &[u8]) -> Result<Gathered> {
-        let mut gathered = Gathered { with_headers: Vec::new(), joined: Vec::new(), ends: vec![first.len()], bytes: 0 };
+        let mut gathered = Gathered { encoded: first.to_vec(), ends: vec![first.len()], behind: 0 };
         if !self.log.can_group() || !self.follower.is_positioned() {
             return Ok(gathered);
         }
@@ -345,28 +352,33 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         if available <= frame::HEADER_LEN {
             return Ok(gathered);
         }
-        gathered.with_headers = vec![0; available];
-        let Received::Bytes(count) = io::peek_now(self.fd, &mut gathered.with_headers)? else { return Ok(gathered) };
-        gathered.with_headers.truncate(count);
-        while let Some(encoded) = self.next_in(&gathered.with_headers[gathered.bytes..]) {
-            if gathered.joined.is_empty() {
-                gathered.joined.reserve(first.len() + available);
-                gathered.joined.extend_from_slice(first);
-            }
-            gathered.joined.extend_from_slice(encoded);
-            gathered.ends.push(gathered.joined.len());
-            gathered.bytes += frame::HEADER_LEN + encoded.len();
+        let Gathered { encoded, ends, behind } = &mut gathered;
+        encoded.resize(first.len() + available, 0);
+        let count = match io::peek_now(self.fd, &mut encoded[first.len()..])? {
+            Received::Bytes(count) => count,
+            Received::Nothing | Received::Closed => 0,
+        };
+        encoded.truncate(first.len() + count);
+        // Each record moves to the end of those before it: the frame headers between them go.
+        let mut end = first.len();
+        while let Some(len) = self.next_in(&encoded[first.len() + *behind..]) {
+            let start = first.len() + *behind + frame::HEADER_LEN;
+            encoded.copy_within(start..start + len, end);
+            end += len;
+            ends.push(end);
+            *behind += frame::HEADER_LEN + len;
         }
+        encoded.truncate(end);
         Ok(gathered)
     }
 
-    /// The whole record frame that `bytes` begin with, if it is one that would be stored.
-    fn next_in<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+    /// The length of the record whose frame `bytes` begin with, if it is whole and would be stored.
+    fn next_in(&self, bytes: &[u8]) -> Option<usize> {
         let (word, rest) = bytes.split_first_chunk()?;
         let Ok(Header::Record(len)) = frame::header(*word) else { return None };
         let encoded = rest.get(..len)?;
         record::decode(encoded).ok()?;
-        self.follower.takes_more().then_some(encoded)
+        self.follower.takes_more().then_some(len)
     }
 
     /// Applies records that an earlier call stored and could not apply (the store's lock was held, memory was out).

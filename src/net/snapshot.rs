@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::catch_up::Source;
-use super::group::Member;
 use super::io::{self, Deadline};
+use super::member::Member;
 use super::receive::{FollowerLog, Receiver};
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;

@@ -5,7 +5,7 @@ use super::sys::{self, POLLERR, POLLHUP, POLLNVAL, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
 use crate::storage::file;
 use nix::errno::Errno;
-use nix::sys::socket::{SockFlag, accept4, getpeername, getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{Shutdown, SockFlag, accept4, getpeername, getsockopt, setsockopt, shutdown, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -113,6 +113,11 @@ pub fn accept(listen_fd: RawFd) -> Result<OwnedFd> {
 /// Closes a descriptor. Its error, if any, tells nothing that could be acted on.
 pub fn close(fd: RawFd) {
     let _ = nix::unistd::close(fd);
+}
+
+/// Ends a connection in both directions; the descriptor stays open. One that has ended already is left as it is.
+pub fn shut_down(fd: RawFd) {
+    let _ = shutdown(fd, Shutdown::Both);
 }
 
 /// Whether the peer has hung up or reset the connection. Unread data doesn't hide it, and nothing is consumed.

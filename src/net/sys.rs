@@ -56,6 +56,15 @@ pub(crate) fn readable_bytes(fd: RawFd) -> usize {
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
+/// Takes up to `count` bytes off a socket and throws them away: with MSG_TRUNC a TCP socket copies nothing.
+pub(crate) fn discard(fd: RawFd, count: usize) -> io::Result<usize> {
+    // Another kind of socket does copy; there is room for it.
+    let mut room = Vec::<u8>::with_capacity(count);
+    // SAFETY: `room` has `count` writable bytes, and is only freed afterwards.
+    let taken = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), count, libc::MSG_TRUNC | libc::MSG_DONTWAIT) };
+    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+}
+
 /// dup3(2) with O_CLOEXEC: `old` becomes another number for the socket `new`; what it stood for is closed.
 pub(crate) fn dup3(new: BorrowedFd<'_>, old: RawFd) -> crate::error::Result<()> {
     loop {

@@ -5,10 +5,11 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::kv::table::Store;
-use crate::net::catch_up::{self, Source};
-use crate::net::group::{Group, LeaderLog, MEMBERS_MAX, Member};
+use crate::net::catch_up::{self, Source, Watch};
+use crate::net::group::{Group, LeaderLog, MEMBERS_MAX};
 use crate::net::io::{self, Deadline};
 use crate::net::link::{LastFrame, Link};
+use crate::net::member::Member;
 use crate::net::{rejoin, socket};
 use crate::replication::quorum::Policy;
 use crate::storage::file::{self, FileStorage};
@@ -16,7 +17,7 @@ use crate::types::{History, Lsn};
 use crate::wal::checkpoint::{self, Covered};
 use crate::wal::compact::{Compacted, Retention};
 use crate::wal::record::Record;
-use crate::wal::scan::End;
+use crate::wal::scan::{End, Position};
 use crate::wal::{self, Wal};
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -138,7 +139,24 @@ struct OwnLog<'a> {
     reader: &'a FileStorage<File>,
 }
 
+impl OwnLog<'_> {
+    fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> Source<'a, FileStorage<File>> {
+        let tail = self.wal.tail();
+        let end = End { next: tail.next(), damaged: false, cut: false };
+        Source { storage: self.reader, tail, end, checkpoint, watch: None }
+    }
+}
+
 impl LeaderLog for OwnLog<'_> {
+    fn locate(&mut self, lsn: Lsn) -> Result<Position> {
+        catch_up::locate(&self.source(None), lsn)
+    }
+
+    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+        let source = self.source(None);
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, read, out)
+    }
+
     fn last(&mut self) -> Option<Lsn> {
         Some(self.wal.last_lsn())
     }
@@ -182,6 +200,20 @@ impl Leader {
     /// Errors: [`Error::TimedOut`] nobody came; [`Error::NoSlot`]; [`Error::FollowerAhead`] and [`Error::Diverged`]:
     /// its log is no part of this one, and it is refused.
     pub fn accept(&mut self, timeout: Duration) -> Result<Joined> {
+        self.accept_and_watch(timeout, &|_| ())
+    }
+
+    /// As [`accept`](Leader::accept); tells `watch` how far the catch-up has come.
+    pub fn accept_and_watch(&mut self, timeout: Duration, watch: Watch<'_>) -> Result<Joined> {
+        let (index, from) = self.take_in(timeout)?;
+        let summary = self.with_source(index, |member, source| {
+            catch_up::catch_up(member, &Source { watch: Some(watch), ..*source }, from)
+        })?;
+        Ok(Joined { index, from, records: summary.records, snapshot: summary.snapshot.is_some() })
+    }
+
+    /// Waits for a follower, and puts it into its slot.
+    fn take_in(&mut self, timeout: Duration) -> Result<(usize, Lsn)> {
         let listener = self.listener.as_raw_fd();
         io::wait_readable(listener, Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)))?;
         let fd = socket::accept(listener)?;
@@ -200,32 +232,41 @@ impl Leader {
             (slot.host, slot.port) = (address.to_string(), port);
         }
         slot.fd = Some(fd);
-        self.catch_up(index, message.last)
+        Ok((index, message.last))
     }
 
-    fn catch_up(&mut self, index: usize, from: Lsn) -> Result<Joined> {
-        let (storage, tail) = (&self.reader, self.wal.tail());
-        let end = End { next: tail.next(), damaged: false, cut: false };
+    /// As [`accept`](Leader::accept), but only begins to catch the follower up: that goes on in every later call,
+    /// beside the commits, and from its end on the follower is counted on. See [`catch_up_for`](Leader::catch_up_for).
+    pub fn admit(&mut self, timeout: Duration) -> Result<usize> {
+        let (index, from) = self.take_in(timeout)?;
+        self.with_source(index, |member, source| catch_up::begin(member, source, from))?;
+        Ok(index)
+    }
+
+    /// Goes on with the catch-ups that [`admit`](Leader::admit) has begun, for at most `timeout`; returns how many go
+    /// on.
+    pub fn catch_up_for(&mut self, timeout: Duration) -> Result<usize> {
+        let deadline = Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+        self.with_group(|group| group.catch_up_until(deadline))
+    }
+
+    fn with_source<T>(
+        &mut self,
+        index: usize,
+        body: impl FnOnce(&mut Member<'_>, &Source<'_, FileStorage<File>>) -> Result<T>,
+    ) -> Result<T> {
+        let log = OwnLog { wal: &self.wal, reader: &self.reader };
         let checkpoint = checkpoint_of(&self.wal);
-        let source = Source { storage, tail, end, checkpoint: Some(&checkpoint) };
         let mut member = member(index, &mut self.slots[index]);
-        let result = catch_up::catch_up(&mut member, &source, from);
-        match result {
-            Ok(summary) => {
-                member.online = true;
-                member.link.caught_up = summary.caught_up();
-                let fd = member.fd;
-                self.publish(index, fd, true);
-                Ok(Joined { index, from, records: summary.records, snapshot: summary.snapshot.is_some() })
-            }
-            Err(error) => {
-                if member.fd >= 0 {
-                    member.go_offline(format_args!("catch-up from LSN {from}: {error}"));
-                }
-                self.publish(index, -1, false);
-                Err(error)
-            }
+        let result = body(&mut member, &log.source(Some(&checkpoint)));
+        if let Err(error) = &result
+            && member.fd >= 0
+        {
+            member.go_offline(format_args!("catch-up: {error}"));
         }
+        let (fd, online) = (member.fd, member.online);
+        self.publish(index, fd, online);
+        result
     }
 
     /// Sets a key. Returns once the write is durable here and on a quorum.

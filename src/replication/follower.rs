@@ -54,6 +54,10 @@ pub struct Follower {
     answers: bool,
     /// The leader has been told so.
     told: bool,
+    /// The leader has asked for a record that this log does not have, and was told where it ends.
+    told_end: bool,
+    /// The program here counts for itself, in another log than the one that it named: positions mean nothing.
+    elsewhere: bool,
 }
 
 /// What to do with a record frame.
@@ -73,11 +77,25 @@ impl Follower {
     /// The leader says that the next record frame is `next`; this log ends at `last`. `false`: records are missing
     /// between the two and the leader must be told where this log ends.
     pub fn on_position(&mut self, next: Lsn, last: Lsn) -> bool {
+        if self.elsewhere {
+            return true;
+        }
         self.positioned = true;
+        let told_end = std::mem::take(&mut self.told_end);
         self.awaited = None;
         self.discarding = next > last.next();
         self.known = if next <= last { last.since(next) + 1 } else { 0 };
-        !self.discarding || self.diverged
+        !self.discarding || self.diverged || told_end
+    }
+
+    /// The leader asked for a record behind the end of this log, and was told where that is.
+    pub fn on_end_told(&mut self) {
+        self.told_end = true;
+    }
+
+    /// The leader asked so, and was told that the program here counts for itself.
+    pub fn on_elsewhere(&mut self) {
+        (self.elsewhere, self.positioned) = (true, false);
     }
 
     /// A record is here, whole or damaged.

@@ -5,7 +5,7 @@
 //!   [lsn:8 little-endian][status:1][padding:7]
 //!   padding of a logship peer: "LSHP" [version:1 = 1][node:1, 0 = none][flags:1]
 //! rejoin, follower to leader, 8 bytes: [last_applied_lsn:8 big-endian]; a logship follower's marked ack comes behind
-//! control, leader to follower: [type:1][body], integers big-endian
+//! control, leader to follower: [type:1][body][crc:4], integers big-endian, the CRC over type and body
 //!   1 POSITION [lsn:8]: the next record frame is this one
 //!   2 CHECK [lsn:8][crc:4][history:8]: your record `lsn` must have this CRC, and your log this history up to it;
 //!     answered at once by an ack with flags LIVENESS and CHECKED, the LSN where the log ends, and status OK, DIVERGED,
@@ -22,6 +22,7 @@
 use super::frame;
 use crate::error::{Error, Result};
 use crate::types::{History, Lsn};
+use crate::wal::crc::crc32;
 use crate::wal::snapshot::Snapshot;
 
 /// Bytes of an ack.
@@ -211,6 +212,10 @@ impl Control<'_> {
             }
             Control::Unknown(_) => {}
         }
+        // A damaged position would give records wrong numbers, and so would a record frame whose header has become a
+        // control message's: it would be passed over.
+        let crc = crc32(&into[start + frame::HEADER_LEN..]);
+        into.extend_from_slice(&crc.to_be_bytes());
         let len = into.len() - start - frame::HEADER_LEN;
         let header = frame::control_header(len).ok_or(Error::Invalid("no control message is that long"))?;
         into[start..start + frame::HEADER_LEN].copy_from_slice(&header);
@@ -224,9 +229,13 @@ impl Control<'_> {
         Ok(bytes)
     }
 
-    /// Reads a control message's body. `None`: it is empty, or too short for its type.
+    /// Reads a control message's body. `None`: it came damaged, or is too short for its type.
     #[must_use]
     pub fn decode(body: &[u8]) -> Option<Control<'_>> {
+        let (body, crc) = body.split_last_chunk()?;
+        if crc32(body) != u32::from_be_bytes(*crc) {
+            return None;
+        }
         let (kind, mut rest) = body.split_first()?;
         let rest = &mut rest;
         Some(match *kind {
@@ -258,6 +267,8 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Timestamp;
+    use crate::wal::record::{self, Record};
 
     #[test]
     fn an_ack_is_the_struct_of_the_lesson_byte_for_byte() {
@@ -268,6 +279,10 @@ mod tests {
         assert_eq!(Ack::decode(marked.encode()), marked);
         assert!(marked.is_liveness());
         assert_eq!(Ack::decode(bytes).mark(), None);
+    }
+
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        [body, &crc32(body).to_be_bytes()].concat()
     }
 
     #[test]
@@ -288,10 +303,21 @@ mod tests {
             assert_eq!(Control::decode(body), Some(message));
             for len in 0..shortest {
                 assert_eq!(Control::decode(&body[..len]), None);
+                assert_eq!(Control::decode(&sealed(&body[..len])), None);
+            }
+            for bit in 0..8 * body.len() {
+                let mut damaged = body.to_vec();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Control::decode(&damaged), None);
             }
         }
-        assert_eq!(Control::Position(Lsn(5)).encode().unwrap(), b"\x80\0\0\x09\x01\0\0\0\0\0\0\0\x05");
-        assert_eq!(Control::decode(&[200, 1]), Some(Control::Unknown(200)));
+        let position = [b"\x80\0\0\x0d".as_slice(), &sealed(b"\x01\0\0\0\0\0\0\0\x05")].concat();
+        assert_eq!(Control::Position(Lsn(5)).encode().unwrap(), position);
+        assert_eq!(Control::decode(&sealed(&[200, 1])), Some(Control::Unknown(200)));
+        // A record whose header has become a control message's.
+        let mut bytes = [0; 64];
+        let len = record::encode(&Record::set(b"foo", b"bar", Timestamp(7)), &mut bytes).unwrap();
+        assert_eq!(Control::decode(&bytes[..len]), None);
         assert!(Control::Chunk(0, 0, &[0; 2 * CHUNK_LEN]).encode().is_err());
     }
 

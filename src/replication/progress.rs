@@ -209,6 +209,8 @@ impl Progress {
                 Verdict::Durable
             }
             (Alignment::Asked(_), _) => Verdict::Diverged,
+            // Its log ends before the position that it was told: it discards until it gets what it lacks.
+            (_, ACK_NOT_STORED) if self.next.is_some() => self.refused(ack.lsn.next(), true),
             _ => Verdict::Alive,
         }
     }

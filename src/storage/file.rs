@@ -230,17 +230,18 @@ pub fn discard(path: &Path) {
     drop(std::fs::remove_file(path));
 }
 
-/// Removes the files whose names begin with `prefix`, except `kept`.
-pub fn remove_others(prefix: &Path, kept: &Path) -> io::Result<()> {
-    let Some(name) = prefix.file_name() else { return Ok(()) };
-    for entry in std::fs::read_dir(directory_of(prefix))? {
+/// The files whose names are `path`'s with `suffix` and more behind it.
+pub fn all_beside(path: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
+    let prefix = beside(path, suffix);
+    let Some(name) = prefix.file_name() else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory_of(path))? {
         let entry = entry?;
-        let begins = entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes());
-        if begins && Some(entry.file_name().as_os_str()) != kept.file_name() {
-            std::fs::remove_file(entry.path())?;
+        if entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            found.push(prefix.with_file_name(entry.file_name()));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Creates `<path>.<what>-N` with the first N that is free.

@@ -6,8 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::checkpoint::{self, Covered};
+use super::index_file;
 use super::meta::{self, Origin};
-use super::scan::{self, Position};
+use super::scan;
 use super::tail::LogTail;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
@@ -15,7 +16,6 @@ use crate::storage::file::{self, FileStorage};
 use crate::types::Lsn;
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -68,8 +68,9 @@ pub fn plan(
         Ok(at.map_or(0, |at| at.offset))
     };
     let at_bytes = lsn_before_bytes(storage, tail, keep.bytes)?;
-    let slowest = match slowest.filter(|lsn| *lsn > tail.base()) {
-        Some(lsn) if tail.len().saturating_sub(offset_behind(lsn)?) > keep.follower_bytes => None,
+    let slowest = match slowest {
+        // One that is behind the log's beginning lacks all that the log has, and more.
+        Some(lsn) if tail.len().saturating_sub(offset_behind(lsn.max(tail.base()))?) > keep.follower_bytes => None,
         other => other,
     };
     let base = keep_from(covered, tail.last(), keep, at_bytes, slowest);
@@ -80,32 +81,20 @@ pub fn plan(
 }
 
 /// Reads a checkpoint and finds which of this log's records it covers. One that is damaged, says no LSN (a lesson's),
-/// or was taken from another log is refused.
+/// or was taken from another log is refused. An offset alone won't do, though it means something in a whole log: in the
+/// compacted one it means nothing, and no recovery could use the checkpoint.
 pub fn covered_by(checkpoint_path: &Path, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
-    let covered = checkpoint::verify(&file::open_read(checkpoint_path)?)?.covered;
-    let lsn = lsn_of(&covered, storage, tail)?;
-    if covered.lsn > tail.last() {
+    let Covered { lsn, history, .. } = checkpoint::verify(&file::open_read(checkpoint_path)?)?.covered;
+    if lsn == Lsn::ZERO {
+        return Err(Error::Malformed("the checkpoint does not say which records it covers"));
+    }
+    if lsn > tail.last() {
         return Err(Error::Malformed("the checkpoint covers more than this log has"));
     }
-    if covered.lsn > Lsn::ZERO && lsn >= tail.base() && tail.history_at(storage, lsn)? != Some(covered.history) {
+    if lsn >= tail.base() && tail.history_at(storage, lsn)? != Some(history) {
         return Err(Error::Malformed("the checkpoint was taken from another log"));
     }
     Ok(lsn)
-}
-
-/// A checkpoint whose writer did not know the LSN says an offset, which means something in a whole log only.
-fn lsn_of(covered: &Covered, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
-    if covered.lsn > Lsn::ZERO {
-        return Ok(covered.lsn);
-    }
-    let unknown = || Error::Malformed("the checkpoint does not say which records it covers");
-    if tail.base() > Lsn::ZERO || covered.offset == 0 || covered.offset > tail.len() {
-        return Err(unknown());
-    }
-    let first = Position { offset: 0, lsn: Lsn(1) };
-    let end = scan::walk(storage, first, |at| at.offset >= covered.offset)?;
-    let end = end.filter(|at| at.offset == covered.offset).ok_or_else(unknown)?;
-    Ok(Lsn(end.lsn.0 - 1))
 }
 
 /// The last LSN behind which at least `bytes` bytes of records lie; [`Lsn::ZERO`] if the log has not so many.
@@ -153,7 +142,8 @@ pub fn replace<F: AsFd>(
     origin: Origin,
     fill: impl FnOnce(&mut File) -> Result<()>,
 ) -> Result<File> {
-    let old = (tail.base() > Lsn::ZERO).then(|| meta::Entry::of(storage, tail)).transpose()?;
+    // Also of a log that begins with record 1: it may begin like the new one.
+    let old = (!tail.is_empty()).then(|| meta::Entry::of(storage, tail)).transpose()?;
     let expected = (!tail.is_empty()).then(|| (tail.last(), tail.history()));
     let (temporary, mut new) = file::create_beside(path, "tmp")?;
     let replaced = (|| {
@@ -166,11 +156,11 @@ pub fn replace<F: AsFd>(
             return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
         }
         let entries: Vec<_> = old.into_iter().chain([meta::Entry::of(&reader, tail)?]).collect();
-        file::replace(&file::beside(path, meta::SUFFIX), |out| -> Result<()> {
-            Ok(out.write_all(&meta::encode(&entries))?)
-        })?;
+        meta::save(path, &entries)?;
         let appender = file::open_append(&temporary)?;
         file::rename(&temporary, path)?;
+        file::discard(&file::beside(path, index_file::SUFFIX)); // The old log's.
+        tail.save_index(&reader);
         Ok(appender)
     })();
     if replaced.is_err() {
@@ -183,7 +173,8 @@ pub fn replace<F: AsFd>(
 }
 
 /// Drops every record after `lsn` from the log at `path`, which `tail` knows. The bytes are kept in `<path>.cut-N`,
-/// whose name is returned; `None`: there are none.
+/// whose name is returned; `None`: there are none. A record must be left of a log that was compacted, since an empty
+/// one begins with record 1.
 pub fn truncate_to<F: AsFd>(
     path: &Path,
     reader: &impl Storage,
@@ -191,7 +182,8 @@ pub fn truncate_to<F: AsFd>(
     tail: &mut LogTail,
     lsn: Lsn,
 ) -> Result<Option<std::path::PathBuf>> {
-    if lsn < tail.base() || lsn > tail.last() {
+    let is_gone = lsn <= tail.base() && tail.base() > Lsn::ZERO;
+    if is_gone || lsn > tail.last() {
         return Err(Error::OutOfRange { lsn, base: tail.base(), last: tail.last() });
     }
     if lsn == tail.last() && reader.len()? == tail.len() {
@@ -200,10 +192,12 @@ pub fn truncate_to<F: AsFd>(
     let at = scan::walk(reader, tail.near(lsn.next()), |at| at.lsn > lsn)?;
     let at = at.ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
+    meta::note_cut(path, reader, tail)?;
     writer.truncate(at.offset)?;
     writer.sync()?;
     tail.reset();
     tail.refresh(reader)?;
+    meta::note_cut(path, reader, tail)?;
     Ok(Some(kept))
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::types::{History, Lsn};
+use std::fmt;
 
 const SLOTS: usize = 16_384;
 const FIRST_STRIDE: u64 = 256;
@@ -21,12 +22,20 @@ pub struct Mark {
 
 /// A sparse index. Slot `i` holds the mark of record `base + 1 + i * stride`. Zeroed memory is not a valid index;
 /// [`reset`](SparseIndex::reset) makes one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SparseIndex {
     base: Lsn,
     stride: u64,
     used: usize,
     marks: [Mark; SLOTS],
+}
+
+impl fmt::Debug for SparseIndex {
+    /// Without its thousands of marks: a program may print a log, or an error with one in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SparseIndex { base, stride, used, .. } = self;
+        f.debug_struct("SparseIndex").field("base", base).field("stride", stride).field("used", used).finish()
+    }
 }
 
 impl SparseIndex {

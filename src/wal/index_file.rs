@@ -63,7 +63,8 @@ pub(super) fn load(tail: &mut LogTail, storage: &impl Storage, len: u64) -> Resu
     if len < INTERVAL * 19 {
         return Ok(());
     }
-    let Some(bytes) = storage.read_beside(SUFFIX)? else { return Ok(()) };
+    // One that can't be read is none.
+    let Ok(Some(bytes)) = storage.read_beside(SUFFIX) else { return Ok(()) };
     if parse(&bytes, tail, storage, len)?.is_none() {
         let base = tail.base();
         tail.index_mut().reset(base);

@@ -11,15 +11,20 @@
 //! ```
 //! All integers are little-endian. A log and its meta file can't be renamed in one step. So the new meta file, which
 //! has entries for the old log and for the new one, comes first; then the new log takes the old one's place. After a
-//! crash at any moment the log that is there finds its entry. An entry of a log that was removed, or copied over by
-//! another one, fits nothing and is passed over.
+//! crash at any moment the log that is there finds its entry, by its inode, since logs may begin alike. An entry of a
+//! log that was removed, or copied over by another one, fits nothing and is passed over; the file is removed when an
+//! empty log is opened beside it.
 #![forbid(unsafe_code)]
 
 use super::crc::crc32;
+use super::scan;
 use super::tail::LogTail;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
+use crate::storage::file;
 use crate::types::{History, Lsn};
+use std::io::Write;
+use std::path::Path;
 
 /// What stands behind a log's name.
 pub const SUFFIX: &str = ".meta";
@@ -64,15 +69,16 @@ impl Entry {
         Entry { inode, ..self }
     }
 
-    /// Whether `storage` is the log that the entry is about. A copy is too: another inode, the same records.
-    fn fits(&self, storage: &impl Storage) -> Result<bool> {
-        if read_head(storage, 0)? != Some(self.first_head) {
-            return Ok(false);
-        }
-        let is_same = || -> Result<bool> {
-            Ok(storage.len()? >= self.len && read_head(storage, self.last_at)? == Some(self.last_head))
-        };
-        Ok(storage.inode()? == self.inode || is_same()?)
+    /// Whether `storage` is the file that the entry is about, and not another one under its inode.
+    fn is_about(&self, storage: &impl Storage) -> Result<bool> {
+        Ok(storage.inode()? == self.inode && read_head(storage, 0)? == Some(self.first_head))
+    }
+
+    /// Whether `storage` is a copy of that file: another inode, the same records.
+    fn is_of_copy(&self, storage: &impl Storage) -> Result<bool> {
+        let is_long = storage.len()? >= self.len;
+        let has = |at, head| -> Result<bool> { Ok(read_head(storage, at)? == Some(head)) };
+        Ok(is_long && has(0, self.first_head)? && has(self.last_at, self.last_head)?)
     }
 
     fn put(&self, into: &mut Vec<u8>) {
@@ -135,19 +141,43 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Entry>> {
     Ok(entries.iter().map(Entry::take).collect())
 }
 
-/// Where the log in `storage` begins: what its meta file says, else record 1. A damaged meta file is
-/// [`Error::Malformed`]: every LSN would be wrong.
+/// Where the log in `storage` begins: what its meta file says, else record 1. A damaged meta file, or one that can't be
+/// compared with the log because its first record is damaged, is [`Error::Malformed`]: every LSN would be wrong.
 pub fn origin(storage: &impl Storage) -> Result<Origin> {
     let Some(bytes) = storage.read_beside(SUFFIX)? else { return Ok(Origin::default()) };
     if storage.is_empty()? {
         return Ok(Origin::default());
     }
-    for entry in decode(&bytes)? {
-        if entry.fits(storage)? {
+    let entries = decode(&bytes)?;
+    for entry in &entries {
+        if entry.is_about(storage)? {
             return Ok(entry.origin);
         }
     }
+    // The newest first: if all records are alike both fit, and logs are copied rather after a compaction than in one.
+    for entry in entries.iter().rev() {
+        if entry.is_of_copy(storage)? {
+            return Ok(entry.origin);
+        }
+    }
+    if entries.iter().any(|entry| entry.origin.base > Lsn::ZERO) && !scan::is_record_at(storage, 0)? {
+        return Err(Error::Malformed("the first record is damaged: whether the .meta file is the log's can't be told"));
+    }
     Ok(Origin::default())
+}
+
+/// Writes the meta file of the log at `path`, durably.
+pub fn save(path: &Path, entries: &[Entry]) -> Result<()> {
+    file::replace(&file::beside(path, SUFFIX), |out| -> Result<()> { Ok(out.write_all(&encode(entries))?) })
+}
+
+/// Notes where the log at `path` begins before, or after, it is cut. One that is a copy is known by its inode from then
+/// on: shorter than the entry says it would not be known by its records.
+pub fn note_cut(path: &Path, storage: &impl Storage, tail: &LogTail) -> Result<()> {
+    if tail.base() == Lsn::ZERO {
+        return Ok(());
+    }
+    save(path, &[Entry::of(storage, tail)?])
 }
 
 #[cfg(test)]

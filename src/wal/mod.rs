@@ -29,17 +29,27 @@ use std::path::{Path, PathBuf};
 use tail::{Failure, LogTail};
 
 /// Reads a log's end and makes it fit to append to: a torn tail is copied to `<path>.torn-N` and cut off, with a
-/// warning; damage in the middle is [`Error::Damaged`] and nothing is changed.
+/// warning; damage in the middle is [`Error::Damaged`] and nothing is changed. What a crash has left of a compaction is
+/// removed.
 ///
 /// `reader` and `writer` are the same file; a C log's descriptor is write-only.
 pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tail: &mut LogTail) -> Result<()> {
+    if reader.is_empty()? {
+        // Of a log that was removed: the new one's first records may be like that one's.
+        file::discard(&file::beside(path, meta::SUFFIX));
+    }
+    remove_temporaries(path, &["", meta::SUFFIX, index_file::SUFFIX]);
     let end = tail.refresh(reader)?;
     let offset = end.next.offset;
+    // A compacted log has had a whole record from the beginning.
+    let was_whole = offset == 0 && tail.base() > Lsn::ZERO;
     match scan::judge_end(reader, &end)? {
         Tail::Clean => Ok(()),
+        Tail::Torn if was_whole => Err(Error::Damaged { offset, after: end.last() }),
         Tail::Torn => {
             let kept = file::save_tail(path, "torn", reader, offset)?;
             let bytes = reader.len()?.saturating_sub(offset);
+            meta::note_cut(path, reader, tail)?;
             crate::log_warn!(
                 "{}: a torn record at offset {offset} (after LSN {}) was cut off; its {bytes} bytes are kept in {}",
                 path.display(),
@@ -57,6 +67,15 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
             );
             Err(Error::Damaged { offset, after: end.last() })
         }
+    }
+}
+
+/// Removes what a crash has left of files that were to become `path` with these suffixes.
+fn remove_temporaries(path: &Path, suffixes: &[&str]) {
+    for suffix in suffixes {
+        // They do no harm but take room, so that they can't be found is no failure.
+        let left = file::all_beside(path, &format!("{suffix}.tmp-")).unwrap_or_default();
+        left.iter().for_each(|name| file::discard(name));
     }
 }
 
@@ -101,6 +120,7 @@ impl Wal {
         let path = path.as_ref();
         let file = file::open_append(path)?;
         lock(&file)?;
+        remove_temporaries(path, &[CHECKPOINT_SUFFIX]);
         let reader = file::reopen_for_reading(&file)?;
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();
@@ -153,6 +173,8 @@ impl Wal {
     }
 
     fn take_over(&mut self, file: File) -> Result<()> {
+        // Without the lock: the file that is open here is not the log any more, and must take nothing.
+        self.latched = true;
         lock(&file)?;
         self.storage = FileStorage(file);
         self.latched = false;
@@ -265,8 +287,8 @@ pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
 /// What stands behind the name of a log for the checkpoint that a snapshot installed.
 pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
 
-/// Recovers a log that does not begin with record 1: the first of the checkpoint given and the one that a snapshot put
-/// beside the log that fits is loaded, and what it does not cover replayed.
+/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the
+/// log and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
 fn recover_compacted(
     path: &Path,
     log: &FileStorage<File>,
@@ -276,7 +298,9 @@ fn recover_compacted(
     let mut tail = Box::<LogTail>::default();
     tail.refresh(log)?;
     let beside = file::beside(path, CHECKPOINT_SUFFIX);
-    for candidate in given.into_iter().chain([beside.as_path()]) {
+    let snapshots = file::all_beside(path, snapshot::SUFFIX)?;
+    let candidates = given.into_iter().chain([beside.as_path()]).chain(snapshots.iter().map(PathBuf::as_path));
+    for candidate in candidates {
         let found = file::open_read(candidate).map_err(Error::from).and_then(|storage| {
             let found = checkpoint::verify(&storage)?;
             let offset = recovery::offset_behind(&found.covered, log, &tail)?;
@@ -284,7 +308,12 @@ fn recover_compacted(
             Ok(offset)
         });
         match found {
-            Ok(offset) => return replay_from(path, log, offset, store),
+            Ok(offset) => {
+                if snapshots.iter().any(|snapshot| snapshot == candidate) {
+                    file::rename(candidate, &beside)?; // What the crash has left to do.
+                }
+                return replay_from(path, log, offset, store);
+            }
             Err(error) => crate::log_warn!(
                 "{}: not used for {}, which begins after LSN {}: {error}",
                 candidate.display(),
@@ -362,16 +391,12 @@ pub fn find_recent(
     Ok(found)
 }
 
-/// The CRC of record `lsn`, and the log's history up to it; `None` if the log does not have it.
+/// The CRC of record `lsn` (0 if it is gone), and the log's history up to it; `None` if the log does not have it.
 pub fn read_past(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<(u32, History)>> {
-    if lsn == tail.last() && !tail.is_empty() {
-        return Ok(Some((tail.last_crc(), tail.history())));
+    if lsn == Lsn::ZERO {
+        return Ok(None);
     }
-    if lsn == tail.base() && lsn > Lsn::ZERO {
-        return Ok(Some((0, tail.origin().history))); // The record itself is gone.
-    }
-    let crc = read_head(storage, tail, lsn)?.map(|(_, crc)| crc);
-    Ok(crc.zip(tail.history_at(storage, lsn)?))
+    Ok(tail.place_behind(storage, lsn)?.map(|(_, crc, history)| (crc, history)))
 }
 
 /// The encoded length and the CRC of record `lsn`.

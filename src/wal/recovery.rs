@@ -93,8 +93,9 @@ pub fn offset_behind(covered: &Covered, storage: &impl Storage, tail: &LogTail) 
     if covered.lsn < tail.base() {
         return Err(Error::Malformed("it covers less than was dropped from the log"));
     }
+    // Of another log, or this one's end was cut: then it holds what nobody should have.
     if covered.lsn > tail.last() {
-        return Ok(tail.len());
+        return Err(Error::Malformed("it covers more than the log has"));
     }
     if tail.history_at(storage, covered.lsn)? != Some(covered.history) {
         return Err(Error::Malformed("it was taken from another log"));

@@ -1,7 +1,8 @@
 //! A checkpoint that comes from another node: taken in beside the log, then put in the place of what the log has lost.
 //!
-//! The bytes that have come stay in `<wal>.snapshot-<lsn>-<crc>` until it is whole, so a transfer goes on where it
-//! broke off. Nothing that was there before changes until the whole file is checked and durable.
+//! The bytes that have come stay in `<wal>.snapshot-<lsn>-<crc>` until the log is replaced, so a transfer goes on where
+//! it broke off. Nothing that was there before changes until the whole file is checked and durable; then the log is
+//! replaced, and then the file becomes `<wal>.ckpt`.
 #![forbid(unsafe_code)]
 
 use super::checkpoint::{self, Checkpoint};
@@ -20,6 +21,9 @@ use std::hash::BuildHasher;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+/// How the name goes on behind the log's while it comes in.
+pub const SUFFIX: &str = ".snapshot-";
 
 /// A checkpoint as its sender describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +61,12 @@ impl Incoming {
     /// Begins, or goes on where an earlier connection broke off. What is there of other snapshots is removed.
     pub fn begin(wal_path: &Path, snapshot: &Snapshot) -> Result<Incoming> {
         let Snapshot { lsn, crc, size, .. } = snapshot;
-        let path = file::beside(wal_path, &format!(".snapshot-{lsn}-{crc:08x}"));
-        file::remove_others(&file::beside(wal_path, ".snapshot-"), &path)?;
+        let path = file::beside(wal_path, &format!("{SUFFIX}{lsn}-{crc:08x}"));
+        for other in file::all_beside(wal_path, SUFFIX)? {
+            if other != path {
+                file::discard(&other);
+            }
+        }
         let file = file::open_append(&path)?;
         let mut have = file.metadata()?.len();
         if have > *size {
@@ -128,10 +136,13 @@ impl Incoming {
             return Err(Error::Protocol("a snapshot's last record is not its own"));
         }
         self.restore(store)?;
-        // Before the log: one that begins later needs it. A log that is still the old one passes over it, or recovers
-        // from it and asks for records that it then has twice, which the conflict rule bears.
-        file::rename(&self.path, &file::beside(wal_path, CHECKPOINT_SUFFIX))?;
-        compact::replace(wal_path, storage, tail, origin, |new| Ok(new.write_all(encoded)?))
+        let log = compact::replace(wal_path, storage, tail, origin, |new| Ok(new.write_all(encoded)?))?;
+        // Behind the log: until then the old log may need the checkpoint that has this name. Recovery finds the
+        // snapshot under its own name too, so that it could not be renamed is no failure.
+        if let Err(error) = file::rename(&self.path, &file::beside(wal_path, CHECKPOINT_SUFFIX)) {
+            crate::log_warn!("{}: keeps its name: {error}", self.path.display());
+        }
+        Ok(log)
     }
 }
 

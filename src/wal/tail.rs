@@ -159,24 +159,39 @@ impl LogTail {
         }
     }
 
-    /// What the log has been through up to record `lsn`; `None` if it does not have it and does not end there.
-    pub fn history_at(&self, storage: &impl Storage, lsn: Lsn) -> Result<Option<History>> {
-        if lsn == self.last {
-            return Ok(Some(self.history));
+    /// Where the record behind `lsn` begins or would, the CRC of `lsn` (0 if that record is gone) and the history up to
+    /// it; `None` if the log does not have `lsn` and does not begin behind it.
+    pub fn place_behind(&self, storage: &impl Storage, lsn: Lsn) -> Result<Option<(Position, u32, History)>> {
+        if lsn == self.last && !self.is_empty() {
+            return Ok(Some((self.next(), self.last_crc(), self.history)));
         }
+        let first = Position { offset: 0, lsn: self.base().next() };
         if lsn == self.base() {
-            return Ok(Some(self.origin.history));
+            return Ok(Some((first, 0, self.origin.history)));
         }
         if lsn > self.last || lsn < self.base() {
             return Ok(None);
         }
-        let from = Position { offset: 0, lsn: self.base().next() };
         let (from, mut history) = match self.index.floor(lsn) {
             Some((lsn, mark)) => (Position { offset: mark.offset, lsn }, mark.before),
-            None => (from, self.origin.history),
+            None => (first, self.origin.history),
         };
-        let walked = scan::walk_heads(storage, from, |at| at.lsn > lsn, |head| history = history.then(head))?;
-        Ok(walked.map(|_| history))
+        let mut crc = [0; 4];
+        let walked = scan::walk_heads(
+            storage,
+            from,
+            |at| at.lsn > lsn,
+            |head| {
+                history = history.then(head);
+                crc = *head.first_chunk().unwrap_or(&crc);
+            },
+        )?;
+        Ok(walked.map(|at| (at, u32::from_le_bytes(crc), history)))
+    }
+
+    /// What the log has been through up to record `lsn`; `None` if it does not have it and does not end there.
+    pub fn history_at(&self, storage: &impl Storage, lsn: Lsn) -> Result<Option<History>> {
+        Ok(self.place_behind(storage, lsn)?.map(|(_, _, history)| history))
     }
 
     /// The CRC of the last record; 0 for an empty log.
@@ -203,10 +218,13 @@ impl LogTail {
             self.begin(meta::origin(storage)?);
             index_file::load(self, storage, len)?;
         }
-        self.read_from_here(storage, len)
+        let end = self.read_from_here(storage, len)?;
+        self.save_index(storage);
+        Ok(end)
     }
 
-    /// Makes this the state of a log that begins at `origin`, whatever a meta file says.
+    /// Makes this the state of a log that begins at `origin`, whatever a meta file says. It may not have its name yet,
+    /// so no index file is written.
     pub(super) fn rescan(&mut self, storage: &impl Storage, origin: Origin) -> Result<End> {
         self.begin(origin);
         self.read_from_here(storage, storage.len()?)
@@ -233,7 +251,6 @@ impl LogTail {
         })?;
         self.len = end.next.offset;
         self.last = end.last();
-        self.save_index(storage);
         Ok(end)
     }
 
@@ -282,7 +299,7 @@ impl LogTail {
     }
 
     /// Writes the index file anew when the log has grown far beyond it. It can be lost, so a failure is none.
-    fn save_index(&mut self, storage: &impl Storage) {
+    pub(super) fn save_index(&mut self, storage: &impl Storage) {
         if self.last.since(self.saved) >= index_file::INTERVAL {
             self.saved = self.last;
             if let Err(error) = index_file::save(self, storage) {

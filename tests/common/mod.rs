@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod compacted;
+pub(crate) mod snapshot;
+
 use logship::kv::StateMachine;
 use logship::kv::table::Store;
 use logship::wal::crc::crc32;

@@ -1,0 +1,138 @@
+//! One follower as its leader drives it: its socket, and what is kept beside it.
+#![forbid(unsafe_code)]
+
+use super::io::{self, Deadline, Received};
+use super::link::{Link, Text};
+use super::socket::{self, SocketId};
+use super::sys::{self, POLLIN, POLLOUT, PollFd};
+use crate::error::{Error, Result};
+use crate::replication::message::Control;
+use std::fmt;
+use std::os::fd::RawFd;
+
+/// One follower, for the time of one call.
+#[derive(Debug)]
+pub struct Member<'a> {
+    /// Its slot, from 0.
+    pub index: usize,
+    /// Its host, for log lines.
+    pub host: &'a str,
+    /// Its port, for log lines.
+    pub port: u16,
+    /// Its socket; -1 if there is none.
+    pub fd: RawFd,
+    /// Whether it is shipped to and counted on.
+    pub online: bool,
+    /// What is kept beside the socket.
+    pub link: &'a mut Link,
+}
+
+impl fmt::Display for Member<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "follower-{} ({}:{})", self.index + 1, self.host, self.port)
+    }
+}
+
+impl Member<'_> {
+    /// Makes the link be about the socket that is in the slot now. An online follower whose descriptor is closed or has
+    /// become something that is no connection is marked offline, and that something is left alone.
+    pub fn attach(&mut self) {
+        if !self.online && self.fd < 0 {
+            self.link.socket = SocketId::default();
+            return;
+        }
+        match socket::identify(self.fd) {
+            Some(id) if id == self.link.socket => {}
+            // Another connection: the program has put it there.
+            Some(id) if socket::peer_address(self.fd).is_some() => {
+                // The program may have made the socket itself. One that is no TCP socket needs no keepalive.
+                let _ = socket::set_keepalive(self.fd);
+                self.link.attach(id);
+            }
+            _ if !self.online => {}
+            _ => {
+                self.fd = -1; // Not ours to close.
+                self.go_offline(format_args!("its descriptor was closed by the program"));
+            }
+        }
+    }
+
+    /// Marks the follower offline. What it has acknowledged counts.
+    pub fn go_offline(&mut self, reason: fmt::Arguments<'_>) {
+        if self.fd >= 0 && socket::identify(self.fd) == Some(self.link.socket) {
+            while self.drain() && self.link.inbox.room() == 0 {
+                // They count, and nobody will read them from this socket any more.
+                self.link.fold_acks();
+            }
+            socket::close(self.fd);
+        }
+        self.fd = -1;
+        self.online = false;
+        self.link.socket = SocketId::default();
+        self.link.reason = Text::new(reason);
+        self.link.disconnects += 1;
+        self.link.progress.next = None;
+        self.link.progress.reship = None;
+        (self.link.catch_up, self.link.asked, self.link.caught_up) = (None, None, None);
+        crate::log_warn!("{self} is offline: {reason}");
+    }
+
+    /// Reads what acks have arrived into the inbox. `false`: the peer has closed, or the socket failed.
+    pub fn drain(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            let room = self.link.inbox.room().min(buffer.len());
+            if room == 0 {
+                return true; // Somebody must take some first; TCP holds the rest.
+            }
+            match io::recv_now(self.fd, &mut buffer[..room]) {
+                Ok(Received::Bytes(count)) => {
+                    self.link.inbox.push(&buffer[..count]);
+                    self.link.hear();
+                    if count < room {
+                        return true;
+                    }
+                }
+                Ok(Received::Nothing) => return true,
+                Ok(Received::Closed) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Sends a control message to this follower; marks it offline on failure.
+    pub fn tell(&mut self, message: &Control<'_>) -> Result<()> {
+        self.send(&message.encode()?, Deadline::send())
+    }
+
+    /// Sends bytes to this follower alone, draining acks meanwhile; marks it offline on failure.
+    pub fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<()> {
+        match self.try_send(bytes, deadline) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.go_offline(format_args!("send: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends bytes, draining acks meanwhile; the slot stays as it is on failure.
+    pub fn try_send(&mut self, mut bytes: &[u8], deadline: Deadline) -> Result<()> {
+        while !bytes.is_empty() {
+            let count = io::send_now(self.fd, bytes)?;
+            bytes = &bytes[count..];
+            if count > 0 {
+                continue;
+            }
+            let events = POLLOUT | if self.link.inbox.room() > 0 { POLLIN } else { 0 };
+            let mut fds = [PollFd::new(self.fd, events)];
+            let ready = sys::poll(&mut fds, deadline.poll_ms())?;
+            if fds[0].has(POLLIN) && !self.drain() {
+                return Err(Error::NotConnected);
+            }
+            if ready == 0 && deadline.has_passed() {
+                return Err(Error::TimedOut);
+            }
+        }
+        Ok(())
+    }
+}
