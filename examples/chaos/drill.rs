@@ -365,6 +365,11 @@ impl Drill {
         let mut remark = String::new();
         match (fault.kind, &self.network) {
             (Kind::Kill | Kind::KillTwice, _) => self.kill(node),
+            (Kind::Torn, _) => {
+                self.kill(node);
+                let at = usize::try_from(self.random.between(1, 5_000)).unwrap_or(1);
+                foreign::tear(&self.wal(node), at)?;
+            }
             (Kind::KillCompacting, _) => {
                 if let Some(process) = self.nodes.get_mut(&node) {
                     process.tell("compact");
@@ -423,7 +428,7 @@ impl Drill {
     fn end(&mut self, fault: &Fault) -> Result<(), Stopped> {
         let node = fault.whom;
         match (fault.kind, &self.network) {
-            (Kind::Kill | Kind::KillCompacting | Kind::Wiped, _) => self.start(node)?,
+            (Kind::Kill | Kind::Torn | Kind::KillCompacting | Kind::Wiped, _) => self.start(node)?,
             (Kind::KillTwice, _) => {
                 self.start(node)?;
                 let ms = self.random.between(1, 250);

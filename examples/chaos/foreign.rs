@@ -1,9 +1,13 @@
-//! A follower that was, for its last records, another leader's: its log gets a tail that the leader never wrote.
+//! What the drill does to a stopped node's log.
 //!
-//! It must be refused and take nothing until its log is cut back to what both have.
+//! A follower that was, for its last records, another leader's has a tail that the leader never wrote: it must be
+//! refused and take nothing until its log is cut back to what both have. A node that was killed while it wrote has a
+//! part of a record at the end.
 
 use logship::types::History;
 use logship::{Lsn, Record, Timestamp, Wal};
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 
 /// What was planted.
@@ -47,4 +51,14 @@ pub(crate) fn uproot(wal: &Path, planted: &Planted) -> Result<Option<String>, St
     });
     wal.truncate_to(planted.fork).map_err(|error| format!("uproot: {error}"))?;
     Ok(complaint)
+}
+
+/// Puts the first bytes of a record behind the log, `at` of them, or fewer: never a whole one.
+pub(crate) fn tear(wal: &Path, at: usize) -> Result<(), String> {
+    let record = Record::set(b"torn", &[b't'; 5_000], Timestamp(1));
+    let mut bytes = vec![0; record.encoded_len()];
+    logship::wal::record::encode(&record, &mut bytes).map_err(|error| format!("tear: {error}"))?;
+    let part = &bytes[..at.clamp(1, bytes.len() - 1)];
+    let written = OpenOptions::new().append(true).open(wal).and_then(|mut log| log.write_all(part));
+    written.map_err(|error| format!("{}: {error}", wal.display()))
 }

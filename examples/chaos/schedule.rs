@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     Kill,
     /// SIGKILL; when it comes back it is killed once more while it rejoins.
     KillTwice,
+    /// SIGKILL, and a part of a record at the end of its log, as if it had been writing it.
+    Torn,
     /// SIGKILL while the leader compacts its log.
     KillCompacting,
     /// The node's file system is full, and it is killed and started while it is.
@@ -79,6 +81,7 @@ impl Kind {
         match self {
             Kind::Kill => "killed",
             Kind::KillTwice => "killed twice",
+            Kind::Torn => "killed, torn",
             Kind::KillCompacting => "killed, compact.",
             Kind::KillFull => "killed, full",
             Kind::Wiped => "lost its files",
@@ -228,6 +231,7 @@ fn cards(able: Able) -> Vec<(Kind, Node)> {
             Node::Follower(_) => &[
                 Kind::Kill,
                 Kind::KillTwice,
+                Kind::Torn,
                 Kind::Stop,
                 Kind::Cut,
                 Kind::CutToFollower,
@@ -291,7 +295,7 @@ mod tests {
         for seed in 0..200 {
             let faults = schedule(seed, 60, ABLE);
             let kinds: std::collections::BTreeSet<_> = faults.iter().map(|fault| fault.kind).collect();
-            assert_eq!(kinds.len(), 15, "seed {seed}: {kinds:?}");
+            assert_eq!(kinds.len(), 16, "seed {seed}: {kinds:?}");
         }
     }
 
