@@ -65,8 +65,10 @@ static void window(int records)
                  (unsigned long long)shared->follower[0].lsn, (unsigned long long)shared->follower[1].lsn);
             own_leave();
         }
+        int left = errno;
         leader_welcome(&leader);
-        if (errno == ENOTCONN || leader_online(&leader) < FOLLOWERS)
+        repl_catch_up_go_on(&leader.config, 10); /* a wait that can't succeed yet returns at once */
+        if (left == ENOTCONN || leader_online(&leader) < FOLLOWERS)
             poll(&(struct pollfd){.fd = leader.listen_fd, .events = POLLIN}, 1, 100);
     }
     /* A quorum of two is both: what they have said must be so. */

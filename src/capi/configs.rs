@@ -6,7 +6,7 @@
 
 use super::conns;
 use super::guard;
-use super::logs::LeaderLogByPath;
+use super::leader_log::LeaderLogByPath;
 use super::ptr::{self, FixedPath};
 use super::repl_config::{repl_node, replication_config};
 use super::side::{Entry, FromZero, Table};

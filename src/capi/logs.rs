@@ -10,8 +10,6 @@ use super::ptr::FixedPath;
 use super::side::{self, Entry, FromZero, Table};
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
-use crate::net::catch_up::{self, Source};
-use crate::net::group::LeaderLog;
 use crate::net::receive::FollowerLog;
 use crate::net::socket;
 use crate::storage::Storage;
@@ -21,13 +19,11 @@ use crate::wal;
 use crate::wal::checkpoint::Covered;
 use crate::wal::compact::{self, Compacted, Retention};
 use crate::wal::meta::Origin;
-use crate::wal::scan::{self, End, Position};
+use crate::wal::scan;
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::tail::{Failure, LogTail};
-use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,17 +34,17 @@ const MANY: usize = 64;
 #[derive(Default)]
 pub(super) struct LogKey {
     /// The writer's descriptor; `None` once closed.
-    fd: Option<RawFd>,
-    id: FileId,
+    pub(super) fd: Option<RawFd>,
+    pub(super) id: FileId,
     /// The process that opened it.
-    pid: u32,
+    pub(super) pid: u32,
     /// It was opened with `wal_open`, so a leader may have it.
-    opened: bool,
+    pub(super) opened: bool,
     /// Records were received into it: it is a follower's.
-    received: bool,
+    pub(super) received: bool,
     /// Address of the writer that `wal_open_path` allocated; 0 for none.
     writer: usize,
-    path: FixedPath,
+    pub(super) path: FixedPath,
 }
 
 impl LogKey {
@@ -59,7 +55,7 @@ impl LogKey {
 
 /// What is kept.
 pub(super) struct LogState {
-    tail: LogTail,
+    pub(super) tail: LogTail,
     latched: bool,
     /// The first record that was received and could not be applied to the store.
     unapplied: Option<Lsn>,
@@ -73,7 +69,7 @@ unsafe impl FromZero for LogState {
     }
 }
 
-static LOGS: Table<LogKey, LogState> = Table::new(MANY);
+pub(super) static LOGS: Table<LogKey, LogState> = Table::new(MANY);
 
 type LogEntry = Entry<'static, LogKey, LogState>;
 
@@ -234,7 +230,7 @@ impl<'fd> OpenLog<'fd> {
 
     fn path(&mut self) -> Result<PathBuf> {
         let path = self.entry.key(|key| key.path.get().map(Path::to_path_buf));
-        path.ok_or(Error::Invalid("a log without a path"))
+        path.map(|path| file::real(&path)).ok_or(Error::Invalid("a log without a path"))
     }
 
     /// Puts another file, which the state is about now, under this writer's descriptor, and those of other writers.
@@ -282,8 +278,11 @@ impl FollowerLog for OpenLog<'_> {
         let path = self.path()?;
         self.refresh()?;
         let reader = file::reopen_for_reading(self.storage.0)?;
-        let tail = &mut self.entry.value().tail;
-        let file = incoming.install(&path, &reader, tail, origin, record, store)?;
+        let id = reader.id()?;
+        let LogState { tail, latched, .. } = self.entry.value();
+        let file = incoming.install(&path, &reader, tail, origin, record, store).inspect_err(|_| {
+            *latched |= !file::is_named(&path, id);
+        })?;
         self.set_ready(0, true);
         *self.unapplied() = None;
         self.switch_to(file)
@@ -321,236 +320,12 @@ impl FollowerLog for OpenLog<'_> {
     }
 }
 
-/// Which log a leader has.
-enum Found {
-    /// This one; `open` if this process has it open for writing.
-    Log { path: PathBuf, open: bool },
-    /// Several might be it.
-    Ambiguous(Vec<PathBuf>),
-    /// None was opened: `leader.wal` in the current directory, if there is one.
-    Default,
-}
-
-struct Candidate {
-    own: bool,
-    open: bool,
-    path: PathBuf,
-}
-
-/// Finds the log that this process opened with `wal_open` and never received into; one inherited through fork comes
-/// after. COMPAT: of several the only one that is there, or the only one that is open, is taken; the contract has
-/// EINVAL, and a harness that opens and closes one log after another would never get further.
-fn find_leader_log() -> Found {
-    let me = side::process_id();
-    let mut candidates: Vec<Candidate> = Vec::new();
-    LOGS.for_each_key(|key| {
-        let Some(path) = key.path.get().filter(|_| key.opened && !key.received) else { return };
-        let (own, open) = (key.pid == me, key.fd.is_some());
-        match candidates.iter_mut().find(|known| known.path == path) {
-            Some(known) => {
-                known.own |= own;
-                known.open |= open;
-            }
-            None => candidates.push(Candidate { own, open, path: path.to_path_buf() }),
-        }
-    });
-    for own in [true, false] {
-        let mut left: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.own == own).collect();
-        if left.len() > 1 {
-            narrow_down(&mut left);
-        }
-        match left.as_slice() {
-            [] => {}
-            [only] => return Found::Log { path: only.path.clone(), open: only.open },
-            several => return Found::Ambiguous(several.iter().map(|candidate| candidate.path.clone()).collect()),
-        }
-    }
-    Found::Default
-}
-
-/// Keeps those that are there, of them those that are open, and of the names of one file one.
-fn narrow_down(left: &mut Vec<&Candidate>) {
-    narrow(left, |candidate| candidate.path.exists());
-    narrow(left, |candidate| candidate.open);
-    let mut files = Vec::new();
-    left.retain(|candidate| {
-        let id = std::fs::metadata(&candidate.path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-        let is_new = id.is_none() || !files.contains(&id);
-        files.push(id);
-        is_new
-    });
-}
-
-/// Keeps those that have `quality`, if any has it.
-fn narrow(left: &mut Vec<&Candidate>, quality: impl Fn(&Candidate) -> bool) {
-    if left.iter().any(|candidate| quality(candidate)) {
-        left.retain(|candidate| quality(candidate));
-    }
-}
-
-/// A leader's log as a C program names it: by `repl_set_wal`, or not at all. For the time of one call.
-pub(super) struct LeaderLogByPath {
-    set: Option<PathBuf>,
-    found: OnceCell<Found>,
-    last: Option<Option<Lsn>>,
-    opened: Option<ReadableLog>,
-}
-
-/// A leader's log, opened for reading, with a copy of what is known of it: another thread may append meanwhile.
-pub(super) struct ReadableLog {
-    storage: FileStorage<File>,
-    tail: Box<LogTail>,
-    end: End,
-    pub(super) path: PathBuf,
-}
-
 /// A copy made in place: it is too large for a thread's stack.
-fn copy_of(tail: &LogTail) -> Box<LogTail> {
+pub(super) fn copy_of(tail: &LogTail) -> Box<LogTail> {
     // SAFETY: a tail is integers and arrays of them: all bytes zero are one.
     let mut copy = unsafe { Box::<LogTail>::new_zeroed().assume_init() };
     copy.copy_from(tail);
     copy
-}
-
-impl LeaderLogByPath {
-    pub(super) fn new(set: Option<&Path>) -> LeaderLogByPath {
-        LeaderLogByPath { set: set.map(Path::to_path_buf), found: OnceCell::new(), last: None, opened: None }
-    }
-
-    fn found(&self) -> &Found {
-        self.found.get_or_init(find_leader_log)
-    }
-
-    fn path(&self) -> Result<PathBuf> {
-        if let Some(path) = &self.set {
-            return Ok(path.clone());
-        }
-        match self.found() {
-            Found::Log { path, .. } => Ok(path.clone()),
-            Found::Default => Ok(wal::absolute(Path::new("leader.wal"))),
-            Found::Ambiguous(paths) => {
-                crate::log_error!("which log is the leader's? {paths:?}: call repl_set_wal");
-                Err(Error::Invalid("several logs might be the leader's: call repl_set_wal"))
-            }
-        }
-    }
-
-    /// The log, opened once a call.
-    fn opened(&mut self) -> Result<&ReadableLog> {
-        if self.opened.is_none() {
-            self.opened = Some(self.open()?);
-        }
-        self.opened.as_ref().ok_or(Error::Internal("a log that is not open"))
-    }
-
-    /// Records and bytes after `acked`.
-    pub(super) fn lag(&self, acked: Lsn) -> Result<(u64, u64)> {
-        let log = self.open()?;
-        let records = log.last().since(acked);
-        if records == 0 {
-            return Ok((0, 0));
-        }
-        let from = scan::walk(&log.storage, log.tail.near(acked.next()), |at| at.lsn > acked)?;
-        Ok((records, log.tail.len().saturating_sub(from.map_or(0, |at| at.offset))))
-    }
-
-    /// Opens the log for reading and brings what is known of it up to date.
-    pub(super) fn open(&self) -> Result<ReadableLog> {
-        let path = self.path()?;
-        let storage = file::open_read(&path)?;
-        let id = storage.id()?;
-        let by_id = |key: &LogKey| key.id == id;
-        let fill = |key: &mut LogKey| {
-            (key.id, key.pid) = (id, side::process_id());
-            let _ = key.path.set(&path);
-        };
-        let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
-        let end = entry.value().tail.refresh(&storage)?;
-        let tail = copy_of(&entry.value().tail);
-        Ok(ReadableLog { storage, tail, end, path })
-    }
-
-    /// Asks what is known of the log, without opening it; `None` if that is not up to date.
-    fn if_up_to_date<T>(&self, ask: impl FnOnce(&mut LogTail) -> T) -> Result<Option<T>> {
-        let metadata = std::fs::metadata(self.path()?)?;
-        let id = FileId { dev: metadata.dev(), ino: metadata.ino() };
-        let Some(mut entry) = LOGS.find(|key| key.id == id)? else { return Ok(None) };
-        let tail = &mut entry.value().tail;
-        Ok((tail.len() == metadata.len()).then(|| ask(tail)))
-    }
-
-    fn find_last(&self) -> Result<Lsn> {
-        match self.if_up_to_date(|tail| tail.last())? {
-            Some(last) => Ok(last),
-            None => Ok(self.open()?.last()),
-        }
-    }
-
-    /// Whether the log is surely this leader's: `repl_set_wal` names it, or this process has it open. A program may
-    /// ship records without any log, and a log left over from something else must not be believed about them.
-    fn is_ours(&self) -> bool {
-        self.set.is_some() || matches!(self.found(), Found::Log { open: true, .. })
-    }
-}
-
-/// A leader's log as catch-up takes it.
-pub(super) type LogSource<'a> = Source<'a, FileStorage<File>>;
-
-impl ReadableLog {
-    pub(super) fn last(&self) -> Lsn {
-        self.tail.last()
-    }
-
-    /// The log as catch-up takes it.
-    pub(super) fn source<'a>(&'a self, checkpoint: Option<&'a Path>) -> LogSource<'a> {
-        Source { storage: &self.storage, tail: &self.tail, end: self.end, checkpoint, watch: None }
-    }
-}
-
-impl LeaderLog for LeaderLogByPath {
-    fn locate(&mut self, lsn: Lsn) -> Result<Position> {
-        let log = self.opened()?;
-        catch_up::locate(&log.source(None), lsn)
-    }
-
-    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
-        let source = self.opened()?.source(None);
-        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, read, out)
-    }
-
-    fn last(&mut self) -> Option<Lsn> {
-        if let Some(last) = self.last {
-            return last;
-        }
-        let last = self.is_ours().then(|| self.find_last().ok()).flatten();
-        self.last = Some(last);
-        last
-    }
-
-    fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        if !self.is_ours() {
-            return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT)));
-        }
-        let log = self.open()?;
-        wal::read_record(&log.storage, log.tail.near(lsn), lsn)
-    }
-
-    fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {
-        let log = self.is_ours().then(|| self.open().ok()).flatten()?;
-        wal::read_past(&log.storage, &log.tail, lsn).ok().flatten()
-    }
-
-    fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn> {
-        if !self.is_ours() {
-            return None;
-        }
-        let newest = |tail: &mut LogTail| tail.last_is(len, crc).then_some(tail.last());
-        if let Ok(Some(Some(lsn))) = self.if_up_to_date(newest) {
-            return Some(lsn);
-        }
-        let log = self.open().ok()?;
-        wal::find_recent(&log.storage, &log.tail, len, crc, expected).ok().flatten()
-    }
 }
 
 /// Opens a log that is named by its path, and brings what is known of it up to date. Damage is refused.
@@ -572,13 +347,18 @@ fn open_by_path(path: &Path) -> Result<(FileStorage<File>, FileId, LogEntry)> {
 /// Drops the records of the log at `path` that a checkpoint covers; see [`compact::plan`]. Writers of this process that
 /// have it open go on in the new file.
 pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest: Option<Lsn>) -> Result<Compacted> {
+    let path = &file::real(path);
     let (storage, id, mut entry) = open_by_path(path)?;
-    let tail = &mut entry.value().tail;
+    let LogState { tail, latched, .. } = entry.value();
     let plan = compact::plan(checkpoint, &storage, tail, keep, slowest)?;
     if plan.records == 0 {
         return Ok(plan);
     }
-    let file = OwnedFd::from(compact::drop_front(path, &storage, tail, plan.base)?);
+    let file = compact::drop_front(path, &storage, tail, plan.base).inspect_err(|_| {
+        // What the descriptor leads to is not the log any more, and must take nothing.
+        *latched |= !file::is_named(path, id);
+    })?;
+    let file = OwnedFd::from(file);
     let (new, known) = (FileStorage(&file).id()?, copy_of(tail));
     let own = entry.key(|key| {
         key.id = new;
@@ -622,14 +402,10 @@ fn tell_others(old: FileId, new: FileId, known: &LogTail, change: impl Fn(RawFd,
     fds
 }
 
-/// The log that a leader's followers are caught up from, as `repl_set_wal` or `wal_open` named it.
-pub(super) fn leader_path(set: Option<&Path>) -> Result<PathBuf> {
-    LeaderLogByPath::new(set).path()
-}
-
 /// Drops every record after `lsn`; see [`compact::truncate_to`]. No receive returns any more what was stored together
 /// with others before.
 pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
+    let path = &file::real(path);
     let (storage, id, mut entry) = open_by_path(path)?;
     let mut writer = FileStorage(file::open_append(path)?);
     let kept = compact::truncate_to(path, &storage, &mut writer, &mut entry.value().tail, lsn)?;

@@ -2,13 +2,13 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
-use super::logs::LogSource;
+use super::leader_log::LogSource;
 use super::repl_config::{self, replication_config};
 use super::repl_rejoin;
 use super::repl_ship;
 use super::wal_record::wal_record;
 use super::wal_writer::wal_writer;
-use super::{configs, guard, logs, ptr};
+use super::{configs, guard, leader_log, logs, ptr};
 use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
@@ -435,7 +435,7 @@ pub unsafe extern "C" fn repl_compact(
         // SAFETY: the caller's promise.
         let slowest = unsafe { configs::with_group(config, |group, _| Ok(group.slowest())) }?;
         let (set, _) = configs::paths(config)?;
-        compact(&logs::leader_path(set.as_deref())?, checkpoint_path, &keep, slowest)
+        compact(&leader_log::leader_path(set.as_deref())?, checkpoint_path, &keep, slowest)
     })
 }
 

@@ -18,6 +18,7 @@ mod cancel;
 mod configs;
 mod conns;
 mod kv_table;
+mod leader_log;
 mod locked;
 mod logs;
 

@@ -1,7 +1,7 @@
 //! w11/repl_rejoin.h: coming back, catching up, and who lives.
 #![allow(unsafe_code, reason = "the C boundary")]
 
-use super::logs::{LeaderLogByPath, LogSource};
+use super::leader_log::{LeaderLogByPath, LogSource};
 use super::repl_config::replication_config;
 use super::{configs, conns, guard, ptr};
 use crate::error::{Error, Result};

@@ -139,10 +139,11 @@ pub fn begin<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follow
         member.link.resyncs.full += 1;
         member.link.full_resync = Text::new(format_args!("LSN {follower} is gone: the log begins after {base}"));
         sent = Some(snapshot);
-    } else {
-        member.link.resyncs.partial += 1;
     }
     begin_behind(member, source, after)?;
+    if let Some(state) = &mut member.link.catch_up {
+        state.has_snapshot = sent.is_some();
+    }
     Ok(sent)
 }
 
@@ -302,6 +303,7 @@ fn finish(member: &mut Member<'_>) {
     if let Some(state) = member.link.catch_up.take() {
         let last = Lsn(state.at.lsn.0 - 1);
         member.link.caught_up = (state.first <= last).then_some(CaughtUp { next: state.first, last });
+        member.link.resyncs.partial += u64::from(!member.online && !state.has_snapshot);
         member.online = true;
     }
 }

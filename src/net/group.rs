@@ -270,11 +270,16 @@ impl Group<'_> {
         }
     }
 
-    /// The LSN that every follower online has acknowledged; `None` if none is online.
+    /// The LSN that every follower online has acknowledged, and that every one that catches up has been sent; `None` if
+    /// there is none of them.
     #[must_use]
     pub fn slowest(&self) -> Option<Lsn> {
-        let acked = |member: &Member<'_>| member.link.progress.acked.max(member.link.inbox.highest_ok());
-        self.members.iter().filter(|member| member.online).map(acked).min()
+        let needed = |member: &Member<'_>| match member.link.catch_up {
+            Some(state) => Some(Lsn(state.at.lsn.0 - 1)),
+            None if member.online => Some(member.link.progress.acked.max(member.link.inbox.highest_ok())),
+            None => None,
+        };
+        self.members.iter().filter_map(needed).min()
     }
 
     /// Sends a heartbeat to every online follower and waits for the answers; those that stay silent are marked offline.

@@ -93,13 +93,15 @@ pub struct CatchUp {
     pub bytes: u64,
     /// Until then the socket must have taken something.
     pub until: Deadline,
+    /// A snapshot went first.
+    pub has_snapshot: bool,
 }
 
 impl CatchUp {
     /// One that begins with the record at `at`.
     #[must_use]
     pub fn from(at: Position) -> CatchUp {
-        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, until: Deadline::send() }
+        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, until: Deadline::send(), has_snapshot: false }
     }
 
     /// Records sent so far, whole.

@@ -8,7 +8,7 @@ use crate::kv::table::Store;
 use crate::net::catch_up::{self, Source, Watch};
 use crate::net::group::{Group, LeaderLog, MEMBERS_MAX};
 use crate::net::io::{self, Deadline};
-use crate::net::link::{LastFrame, Link};
+use crate::net::link::{LastFrame, Link, Resyncs};
 use crate::net::member::Member;
 use crate::net::{rejoin, socket};
 use crate::replication::quorum::Policy;
@@ -86,6 +86,12 @@ pub struct FollowerStatus {
     pub heard: Option<Instant>,
     /// Why it was marked offline last; empty for never.
     pub last_disconnect: String,
+    /// Times it was marked offline.
+    pub disconnects: u64,
+    /// How its catch-ups ended.
+    pub resyncs: Resyncs,
+    /// Why it needed a snapshot last; empty for never.
+    pub last_full_resync: String,
 }
 
 #[derive(Default)]
@@ -339,6 +345,9 @@ impl Leader {
             lag: self.wal.last_lsn().since(slot.link.progress.acked),
             heard: slot.link.heard,
             last_disconnect: slot.link.reason.to_string(),
+            disconnects: slot.link.disconnects,
+            resyncs: slot.link.resyncs,
+            last_full_resync: slot.link.full_resync.to_string(),
         };
         self.slots.iter().map(status).collect()
     }

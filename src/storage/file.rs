@@ -125,6 +125,12 @@ impl<F: AsFd> Storage for FileStorage<F> {
     }
 }
 
+/// The name of a file without symbolic links: what stands beside a log stands beside the file itself.
+#[must_use]
+pub fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
 /// `path` with `suffix` behind it.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
@@ -223,6 +229,11 @@ pub fn replace<E: From<io::Error>>(
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)?;
     sync_directory_of(to)
+}
+
+/// Whether `path` is the name of this open file.
+pub fn is_named(path: &Path, id: FileId) -> bool {
+    open_read(path).and_then(|there| there.id()).is_ok_and(|there| there == id)
 }
 
 /// Removes a file that nobody needs; that it can't be removed is no failure.

@@ -34,6 +34,7 @@ use tail::{Failure, LogTail};
 ///
 /// `reader` and `writer` are the same file; a C log's descriptor is write-only.
 pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tail: &mut LogTail) -> Result<()> {
+    let path = &file::real(path);
     if reader.is_empty()? {
         // Of a log that was removed: the new one's first records may be like that one's.
         file::discard(&file::beside(path, meta::SUFFIX));
@@ -125,7 +126,7 @@ impl Wal {
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();
         repair(path, &reader, &mut storage, &mut tail)?;
-        Ok(Wal { storage, path: absolute(path), tail, latched: false, scratch: Vec::new() })
+        Ok(Wal { storage, path: file::real(path), tail, latched: false, scratch: Vec::new() })
     }
 
     /// Drops the records that the checkpoint at `checkpoint_path` covers and that `keep` does not want, nor `slowest`,
@@ -141,8 +142,8 @@ impl Wal {
         let reader = file::open_read(&self.path)?;
         let plan = compact::plan(checkpoint_path.as_ref(), &reader, &self.tail, keep, slowest)?;
         if plan.records > 0 {
-            let file = compact::drop_front(&self.path, &reader, &mut self.tail, plan.base)?;
-            self.take_over(file)?;
+            let file = compact::drop_front(&self.path, &reader, &mut self.tail, plan.base);
+            self.take_over(file, &reader)?;
         }
         Ok(plan)
     }
@@ -163,8 +164,8 @@ impl Wal {
         store: &mut impl StateMachine,
     ) -> Result<()> {
         let reader = file::open_read(&self.path)?;
-        let file = incoming.install(&self.path, &reader, &mut self.tail, origin, record, store)?;
-        self.take_over(file)
+        let file = incoming.install(&self.path, &reader, &mut self.tail, origin, record, store);
+        self.take_over(file, &reader)
     }
 
     /// Makes ready to take a snapshot in.
@@ -172,9 +173,11 @@ impl Wal {
         snapshot::Incoming::begin(&self.path, snapshot)
     }
 
-    fn take_over(&mut self, file: File) -> Result<()> {
-        // Without the lock: the file that is open here is not the log any more, and must take nothing.
-        self.latched = true;
+    /// Goes on in the file that has taken the place of `old`.
+    fn take_over(&mut self, file: Result<File>, old: &FileStorage<File>) -> Result<()> {
+        // If it failed half-way: the file that is open here is not the log any more, and must take nothing.
+        self.latched |= !file::is_named(&self.path, old.id()?);
+        let file = file?;
         lock(&file)?;
         self.storage = FileStorage(file);
         self.latched = false;
@@ -297,8 +300,9 @@ fn recover_compacted(
 ) -> Result<u64> {
     let mut tail = Box::<LogTail>::default();
     tail.refresh(log)?;
-    let beside = file::beside(path, CHECKPOINT_SUFFIX);
-    let snapshots = file::all_beside(path, snapshot::SUFFIX)?;
+    let real = file::real(path);
+    let beside = file::beside(&real, CHECKPOINT_SUFFIX);
+    let snapshots = file::all_beside(&real, snapshot::SUFFIX)?;
     let candidates = given.into_iter().chain([beside.as_path()]).chain(snapshots.iter().map(PathBuf::as_path));
     for candidate in candidates {
         let found = file::open_read(candidate).map_err(Error::from).and_then(|storage| {

@@ -173,7 +173,7 @@ pub(crate) fn tail_of(peer: &mut TcpStream) -> Vec<u8> {
 impl Proxy {
     /// Passes frames on until one end closes or it is time to cut; the data that was passed on arrives.
     fn copy(&mut self, mut from: TcpStream, mut to: TcpStream) -> Seen {
-        let mut seen = Seen::default();
+        let (mut seen, mut is_cut) = (Seen::default(), false);
         while let Ok((word, mut body)) = read_frame(&mut from) {
             let frame = match (word & 0x8000_0000 != 0, body.first()) {
                 (false, Some(_)) => Frame::Record,
@@ -183,10 +183,9 @@ impl Proxy {
                 _ => Frame::Other,
             };
             let is_part = matches!(frame, Frame::Chunk | Frame::Install);
-            if is_part && self.cut_after_chunks == Some(seen.chunks) {
-                break;
-            }
-            if frame == Frame::Install && self.cut_before_install {
+            is_cut = is_part && self.cut_after_chunks == Some(seen.chunks);
+            is_cut |= frame == Frame::Install && self.cut_before_install;
+            if is_cut {
                 break;
             }
             if let Some((chunk, at)) = self.damage_chunk
@@ -210,12 +209,15 @@ impl Proxy {
             if let Some(watch) = &mut self.watch {
                 watch(frame, &seen);
             }
-            if frame == Frame::Install && self.cut_behind_install {
+            is_cut = frame == Frame::Install && self.cut_behind_install;
+            if is_cut {
                 break;
             }
         }
         let _ = to.shutdown(Shutdown::Write);
-        let _ = from.shutdown(Shutdown::Both);
+        if is_cut {
+            let _ = from.shutdown(Shutdown::Both); // Else what the follower has said is still to be passed on.
+        }
         seen
     }
 
