@@ -319,8 +319,9 @@ impl Drill {
         let words: Vec<&str> = text.split(' ').collect();
         let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
         match words[0] {
-            "joined" if words.get(2) == Some(&"full") => self.tally.full += 1,
-            "joined" => self.tally.partial += 1,
+            "resynced" if words.get(1) == Some(&"full") => self.tally.full += 1,
+            "resynced" => self.tally.partial += 1,
+            "refused" if words.len() == 2 => self.tally.refused += 1,
             "wrote" => self.tally.wrote(number(1), [number(2), number(3), number(4), number(5)]),
             "uncompacted" => self.tally.uncompacted += 1,
             "compacted" => self.tally.compacted += number(1),
@@ -342,7 +343,6 @@ impl Drill {
                     *joined = true;
                 }
             }
-            (Node::Leader, ["refused", ..]) => self.tally.refused += 1,
             (Node::Leader, ["lost", ..]) => self.tally.lost += 1,
             (Node::Leader, ["quiet", lsn, digest, online]) => {
                 self.quiet = Some(((*lsn).to_owned(), (*digest).to_owned(), online.parse().unwrap_or(0)));

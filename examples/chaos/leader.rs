@@ -5,7 +5,7 @@ use crate::ledger::{Ledger, NUMBERS_PER_LIFE, value_of};
 use crate::role::{self, say};
 use crate::schedule::{FOLLOWERS, Random};
 use logship::wal::compact::Retention;
-use logship::{Error, Joined, Leader, Options, Record, clock};
+use logship::{Error, FollowerStatus, Joined, Leader, Options, Record, clock};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -34,8 +34,9 @@ pub(crate) fn run(place: &Place, seed: u64, life: u64, commands: &Receiver<Strin
     let beside = random.between(0, 2) == 0;
     say(&format!("open {} {}", leader.last_lsn(), if beside { "admits" } else { "accepts" }));
     let writer = Writer { ledger: Ledger::open(&place.ledger, life)?, random, next: life * NUMBERS_PER_LIFE };
-    let behind = [None; FOLLOWERS as usize];
-    Node { leader, writer, counts: Counts::default(), beside, behind }.serve(commands)
+    let followers = leader.followers();
+    let behind = [false; FOLLOWERS as usize];
+    Node { leader, writer, counts: Counts::default(), beside, behind, followers }.serve(commands)
 }
 
 /// A disk that is full at this moment is waited for.
@@ -89,8 +90,10 @@ struct Node {
     counts: Counts,
     /// Followers are caught up beside the commits, not before the next one.
     beside: bool,
-    /// Those that are, and whether they got a snapshot.
-    behind: [Option<bool>; FOLLOWERS as usize],
+    /// Those that are.
+    behind: [bool; FOLLOWERS as usize],
+    /// What was known of them before.
+    followers: Vec<FollowerStatus>,
 }
 
 impl Node {
@@ -140,13 +143,12 @@ impl Node {
     /// Takes who joins; in one of two ways, since a leader's process has either.
     fn take_in(&mut self, wait: Duration) {
         let begun = Instant::now();
-        let snapshots = role::snapshots();
         let result = if self.beside {
             // The time goes to the catch-ups, if there are any.
             let going_on = self.leader.catch_up_for(wait).unwrap_or(0);
             let wait = if going_on > 0 { Duration::ZERO } else { wait };
             self.leader.admit(wait).map(|index| {
-                self.behind[index] = Some(role::snapshots() > snapshots);
+                self.behind[index] = true;
                 None
             })
         } else {
@@ -156,34 +158,36 @@ impl Node {
         match result {
             Ok(None) => {}
             Ok(Some(Joined { index, from, records, snapshot })) => {
-                let how = if snapshot { "full" } else { "partial" };
-                say(&format!("joined {} {how} {from} {records}", index + 1));
+                let how = if snapshot { "after a snapshot" } else { "" };
+                say(&format!("joined {} from {from}: {records} records {how}", index + 1));
             }
             // Nobody came; or somebody did, and then took too long.
             Err(Error::TimedOut) if begun.elapsed() < wait + Duration::from_millis(100) => {}
-            Err(error @ (Error::Diverged { .. } | Error::FollowerAhead { .. } | Error::Compacted { .. })) => {
-                say(&format!("refused {error}"));
-            }
+            // A refusal is counted by the leader itself.
+            Err(Error::Diverged { .. } | Error::FollowerAhead { .. } | Error::Compacted { .. }) => {}
             Err(error) => say(&format!("lost {error}")),
         }
     }
 
     /// Catch-ups beside the commits end without a word; so do refusals in their course.
     fn notice_joined(&mut self) {
-        let refusals = role::take_refusals();
-        if !self.beside {
-            return; // They were errors.
-        }
-        for _ in 0..refusals {
-            say("refused beside the commits");
-        }
-        for (index, status) in self.leader.followers().iter().enumerate() {
-            if status.online
-                && let Some(snapshot) = self.behind.get_mut(index).and_then(Option::take)
-            {
-                say(&format!("joined {} {}", index + 1, if snapshot { "full" } else { "partial" }));
+        let now = self.leader.followers();
+        for (index, (status, before)) in now.iter().zip(&self.followers).enumerate() {
+            for _ in before.resyncs.refused..status.resyncs.refused {
+                say(&format!("refused {}", index + 1));
+            }
+            if self.behind[index] && status.online {
+                self.behind[index] = false;
+                say(&format!("joined {}", index + 1));
+            }
+            for _ in before.resyncs.full..status.resyncs.full {
+                say("resynced full");
+            }
+            for _ in before.resyncs.partial..status.resyncs.partial {
+                say("resynced partial");
             }
         }
+        self.followers = now;
     }
 
     fn compact(&mut self) {

@@ -14,20 +14,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// When the drill began, as milliseconds of UNIX time: log lines have the timeline's clock.
 static BEGUN_MS: AtomicU64 = AtomicU64::new(0);
 
-/// Snapshots that were installed and refusals, by the library's log.
-static SNAPSHOTS: AtomicU64 = AtomicU64::new(0);
-static REFUSALS: AtomicU64 = AtomicU64::new(0);
-
-/// Snapshots so far.
-pub(crate) fn snapshots() -> u64 {
-    SNAPSHOTS.load(Ordering::Relaxed)
-}
-
-/// Refusals since the last call.
-pub(crate) fn take_refusals() -> u64 {
-    REFUSALS.swap(0, Ordering::Relaxed)
-}
-
 /// Milliseconds of UNIX time.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -41,13 +27,7 @@ pub(crate) fn begin(parent: &str, begun_ms: &str) -> Result<Receiver<String>, St
     if nix::unistd::getppid().to_string() != parent {
         return Err("the drill is gone".to_owned());
     }
-    logship::diag::set_sink(Some(|level, line| {
-        // What a Rust leader is not told in another way.
-        let count = |counter: &AtomicU64, is_it: bool| counter.fetch_add(u64::from(is_it), Ordering::Relaxed);
-        count(&SNAPSHOTS, line.contains("snapshot up to") && line.contains(" installed, "));
-        count(&REFUSALS, line.contains("its log is not ours") || line.contains("no part of ours, as"));
-        log(&format!("{level:?}: {line}"));
-    }));
+    logship::diag::set_sink(Some(|level, line| log(&format!("{level:?}: {line}"))));
     let (sender, commands) = channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {

@@ -343,10 +343,11 @@ fn replay_from(path: &Path, storage: &impl Storage, offset: u64, store: &mut imp
     Ok(replay.records)
 }
 
-/// Reads the encoded record `lsn`, walking from `near`, a place at or before it. A log without it is ENOENT.
+/// Reads the encoded record `lsn`, walking from `near`, a place at or before it. A log without it is ENOENT, also one
+/// that was compacted and begins behind it.
 pub fn read_record(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<Vec<u8>> {
     let missing = || Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT));
-    let at = scan::walk(storage, near, |at| at.lsn >= lsn)?.ok_or_else(missing)?;
+    let at = scan::walk(storage, near, |at| at.lsn >= lsn)?.filter(|at| at.lsn == lsn).ok_or_else(missing)?;
     let mut bytes = vec![0; record::RECORD_MAX];
     let count = storage.read_at(&mut bytes, at.offset)?;
     let len = record::frame_len(&bytes[..count]).filter(|len| *len <= count).ok_or_else(missing)?;
