@@ -512,6 +512,9 @@ fn broadcast(
     }
 }
 
+/// How many records a leader sends again inside one call.
+const RESHIP_AT_ONCE: u64 = 64;
+
 /// Sends a rejected record again.
 ///
 /// To a peer that counts with us everything from the rejected record on, since it took nothing behind it; to any other
@@ -532,6 +535,11 @@ fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
         next = log.find(last.record().len(), crc, None).filter(|newest| *newest >= rejected.lsn).map(Lsn::next);
     }
     let outcome = match next {
+        // Many records behind it: from the log in pieces, and nobody waits.
+        Some(next) if next.since(rejected.lsn) > RESHIP_AT_ONCE => {
+            begin_anew(member, rejected.lsn, log);
+            Ok(())
+        }
         Some(next) if rejected.lsn < next => state_position(member, rejected.lsn, log)
             .and_then(|()| send_range(member, rejected.lsn, next, whole.then_some(last), log)),
         _ if whole => member.send(last.frame(), Deadline::send()),
