@@ -189,11 +189,9 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
     let mut outbox = Outbox::default();
     let (mut asked_until, mut told) = (None, Instant::now());
     loop {
-        let asked = member.link.asked;
-        if let Err(error) = send_piece(member, source, &mut outbox) {
-            // A follower that refuses closes the connection, and sending may find that out first.
-            let refusal = asked.filter(|_| take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED));
-            return Err(refusal.map_or(error, |lsn| Error::Diverged { lsn }));
+        let deadline = Deadline::send();
+        while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, into, out))? {
+            wait(member, deadline)?;
         }
         let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
         let is_end = member.link.asked.is_none() && outbox.is_done();
@@ -232,14 +230,6 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
     }
 }
 
-fn send_piece<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, outbox: &mut Outbox) -> Result<()> {
-    let deadline = Deadline::send();
-    while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, into, out))? {
-        wait(member, deadline)?;
-    }
-    Ok(())
-}
-
 fn forget_question(member: &mut Member<'_>) {
     if let Some(lsn) = member.link.asked.take() {
         crate::log_info!("{member}: no answer about record {lsn}; it checks for itself");
@@ -262,15 +252,7 @@ fn wait(member: &mut Member<'_>, deadline: Deadline) -> Result<()> {
 
 /// Takes the follower's answer to CHECK, if it is there.
 fn take_answer(member: &mut Member<'_>) -> Option<Ack> {
-    let mut answer = None;
-    member.link.inbox.extract(|ack| {
-        let is_answer = ack.is_check_answer();
-        if is_answer {
-            answer = Some(*ack);
-        }
-        is_answer
-    });
-    answer
+    member.link.inbox.take_last(Ack::is_check_answer)
 }
 
 /// Notes what the follower of a catch-up answers to its CHECK. `Some`: its log ends there, earlier than it said, and

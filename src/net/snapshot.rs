@@ -84,15 +84,7 @@ fn refused(member: &Member<'_>, ack: &Ack) -> Error {
 }
 
 fn take_answer(member: &mut Member<'_>) -> Option<Ack> {
-    let mut answer = None;
-    member.link.inbox.extract(|ack| {
-        let is_answer = ack.is_snapshot_answer();
-        if is_answer {
-            answer = Some(*ack);
-        }
-        is_answer
-    });
-    answer
+    member.link.inbox.take_last(Ack::is_snapshot_answer)
 }
 
 /// Waits for the follower's answer; returns its LSN.

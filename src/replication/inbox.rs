@@ -171,6 +171,19 @@ impl Inbox {
         ok.map(|run| run.first.lsn.plus(run.count - 1)).max().unwrap_or_default()
     }
 
+    /// Takes out every whole ack for which `wanted` holds; returns the last of them.
+    pub fn take_last(&mut self, wanted: impl Fn(&Ack) -> bool) -> Option<Ack> {
+        let mut last = None;
+        self.extract(|ack| {
+            let is_wanted = wanted(ack);
+            if is_wanted {
+                last = Some(*ack);
+            }
+            is_wanted
+        });
+        last
+    }
+
     /// Takes out every whole ack for which `wanted` holds and keeps the others in order.
     pub fn extract(&mut self, mut wanted: impl FnMut(&Ack) -> bool) {
         for _ in 0..self.used {

@@ -63,10 +63,8 @@ pub fn plan(
     slowest: Option<Lsn>,
 ) -> Result<Compacted> {
     let covered = covered_by(checkpoint_path, storage, tail)?;
-    let offset_behind = |lsn: Lsn| -> Result<u64> {
-        let at = scan::walk(storage, tail.near(lsn.next()), |at| at.lsn > lsn)?;
-        Ok(at.map_or(0, |at| at.offset))
-    };
+    let offset_behind =
+        |lsn: Lsn| -> Result<u64> { Ok(tail.place_behind(storage, lsn)?.map_or(0, |(at, ..)| at.offset)) };
     let at_bytes = lsn_before_bytes(storage, tail, keep.bytes)?;
     let slowest = match slowest {
         // One that is behind the log's beginning lacks all that the log has, and more.
@@ -123,8 +121,7 @@ pub fn lsn_before_bytes(storage: &impl Storage, tail: &LogTail, bytes: u64) -> R
 /// file then, which is returned open for appending.
 pub fn drop_front<F: AsFd>(path: &Path, storage: &FileStorage<F>, tail: &mut LogTail, base: Lsn) -> Result<File> {
     let missing = || Error::Damaged { offset: tail.near(base).offset, after: base };
-    let history = tail.history_at(storage, base)?.ok_or_else(missing)?;
-    let from = scan::walk(storage, tail.near(base.next()), |at| at.lsn > base)?.ok_or_else(missing)?;
+    let (from, _, history) = tail.place_behind(storage, base)?.ok_or_else(missing)?;
     let (end, last, through) = (tail.len(), tail.last(), tail.history());
     let file = replace(path, storage, tail, Origin { base, history }, |new| {
         file::copy_range(storage, from.offset..end, new)?;
@@ -149,7 +146,7 @@ pub fn replace<F: AsFd>(
     let replaced = (|| {
         fill(&mut new)?;
         new.sync_all()?;
-        let reader = FileStorage(file::open_read(&temporary)?.0);
+        let reader = file::open_read(&temporary)?;
         let end = tail.rescan(&reader, origin)?;
         let is_same = expected.is_none_or(|(last, history)| tail.last() != last || tail.history() == history);
         if end.damaged || !is_same {
@@ -189,8 +186,8 @@ pub fn truncate_to<F: AsFd>(
     if lsn == tail.last() && reader.len()? == tail.len() {
         return Ok(None);
     }
-    let at = scan::walk(reader, tail.near(lsn.next()), |at| at.lsn > lsn)?;
-    let at = at.ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
+    let damage = Error::Damaged { offset: tail.near(lsn).offset, after: lsn };
+    let (at, ..) = tail.place_behind(reader, lsn)?.ok_or(damage)?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
     meta::note_cut(path, reader, tail)?;
     writer.truncate(at.offset)?;

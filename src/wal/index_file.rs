@@ -95,14 +95,8 @@ fn parse(bytes: &[u8], tail: &mut LogTail, storage: &impl Storage, len: u64) -> 
     let is_untouched = summary.len < len || storage.modified()? == number(0);
     let (pairs, left) = marks.as_chunks::<2>();
     let counts = left.is_empty() && pairs.len() as u64 == number(12);
-    if !is_this || !is_untouched || !counts {
+    if !is_this || !is_untouched || !counts || !summary.is_of(storage)? {
         return Ok(None);
-    }
-    for (at, expected) in [(0, summary.heads[0]), (summary.last_at, summary.heads[1])] {
-        let mut there = [0; 8];
-        if storage.read_at(&mut there, at)? < there.len() || there != expected {
-            return Ok(None);
-        }
     }
     let mark = |pair: &[[u8; 8]; 2]| Mark {
         offset: u64::from_le_bytes(pair[0]),

@@ -97,11 +97,10 @@ pub fn offset_behind(covered: &Covered, storage: &impl Storage, tail: &LogTail) 
     if covered.lsn > tail.last() {
         return Err(Error::Malformed("it covers more than the log has"));
     }
-    if tail.history_at(storage, covered.lsn)? != Some(covered.history) {
-        return Err(Error::Malformed("it was taken from another log"));
+    match tail.place_behind(storage, covered.lsn)? {
+        Some((at, _, history)) if history == covered.history => Ok(at.offset),
+        _ => Err(Error::Malformed("it was taken from another log")),
     }
-    let at = scan::walk(storage, tail.near(covered.lsn.next()), |at| at.lsn > covered.lsn)?;
-    at.map(|at| at.offset).ok_or(Error::Malformed("the log ends before it"))
 }
 
 /// A log that begins later, and no checkpoint stands for what is gone.

@@ -319,9 +319,13 @@ impl LogTail {
 
     /// Whether `storage` begins, and goes on at the last record, as this state says.
     fn is_of(&self, storage: &impl Storage) -> Result<bool> {
-        if self.len == 0 {
-            return Ok(false);
-        }
+        Ok(self.len > 0 && self.summary().is_of(storage)?)
+    }
+}
+
+impl Summary {
+    /// Whether the first and the last record that it covers begin in `storage` as it says.
+    pub(super) fn is_of(&self, storage: &impl Storage) -> Result<bool> {
         for (at, head) in [(0, self.heads[0]), (self.last_at, self.heads[1])] {
             let mut there = [0; 8];
             if storage.read_at(&mut there, at)? < there.len() || there != head {
