@@ -29,6 +29,7 @@ tools:
 
 lib: tools
 	$(CARGO) build --release --lib
+	CC="$(CC)" packaging/add_crc32.sh $(RELEASE)/liblogship.a
 
 # The lesson's rejoin program, linked with our library in place of the course's .c files: its seven lines, nothing else.
 demo: tools
@@ -105,3 +106,5 @@ canaries: tools
 
 clean:
 	$(CARGO) clean
+
+include packaging/install.mk
