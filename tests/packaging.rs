@@ -113,3 +113,15 @@ fn prototypes_are_told_from_all_else() {
     let found: Vec<String> = functions(header).into_iter().collect();
     assert_eq!(found, ["kv_get", "kv_hash"]);
 }
+
+#[test]
+fn the_manual_page_names_every_function() {
+    let page = std::fs::read_to_string(root().join("packaging/logship.3.in")).unwrap();
+    let (_, synopsis) = page.split_once(".Sh SYNOPSIS").unwrap();
+    let (synopsis, _) = synopsis.split_once(".Sh DESCRIPTION").unwrap();
+    let named = |line: &str| line.strip_prefix(".Fn ").map(|rest| rest.split(' ').next().unwrap().to_owned());
+    let mut named: BTreeSet<String> = synopsis.lines().filter_map(named).collect();
+    // By its name in a program.
+    assert!(named.remove("crc32") && named.insert("logship_crc32".to_owned()));
+    assert_eq!(named, declared());
+}
