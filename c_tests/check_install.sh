@@ -9,7 +9,7 @@ root=$(cd "$here/.." && pwd)
 CC=${CC:-gcc}
 CXX=${CXX:-g++}
 MAKE=${MAKE:-make}
-C_FLAGS="-std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Werror"
+C_FLAGS="-std=c11 -Wall -Wextra -Wpedantic -Werror"
 CXX_FLAGS="-std=c++17 -Wall -Wextra -Wpedantic -Werror"
 # A make inside a make shares its job server and flags, which are no concern of these.
 unset MAKEFLAGS MFLAGS MAKELEVEL PKG_CONFIG_PATH LD_LIBRARY_PATH DESTDIR
@@ -129,7 +129,7 @@ generic_names_are_the_programs() {
     libs=$(pkg-config --libs logship)
     $CC -shared -fPIC -o libelsewhere.so elsewhere.c || return 1
     for flag in -pie -no-pie -Wl,--as-needed -Wl,--no-as-needed; do
-        $CC $C_FLAGS $flag -o generic generic_names.c -L. -lelsewhere $libs -Wl,-rpath,"$PWD" &&
+        $CC $C_FLAGS $flag -o generic generic_names.c $libs -L. -lelsewhere -Wl,-rpath,"$PWD" &&
             LD_LIBRARY_PATH=$work/prefix/lib ./generic || { echo "with $flag"; return 1; }
     done
     ! nm -D --defined-only generic | grep -E ' (crc32_init|kv_hash|read_full|recv_full|send_full)$'
@@ -176,14 +176,11 @@ a_lesson_with_the_installed_tree() {
 manual_pages() {
     local page problems
     for page in "$work"/prefix/share/man/man?/logship.?; do
-        if command -v mandoc >/dev/null; then
-            mandoc -Tlint -Wwarning "$page" || return 1
-        fi
-        if command -v groff >/dev/null; then
-            problems=$(groff -mandoc -Tutf8 -ww -z "$page" 2>&1)
-            [ -z "$problems" ] || { echo "$problems"; return 1; }
-        fi
+        problems=$(groff -mandoc -Tutf8 -ww -z "$page" 2>&1) && [ -z "$problems" ] || { echo "$problems"; return 1; }
     done
+    # A page with a mistake is seen: an unknown macro.
+    problems=$(printf '.TH A 1 2026 b\n.NOSUCH\n' | groff -mandoc -Tutf8 -ww -z 2>&1)
+    [ -n "$problems" ] || { echo "groff says nothing about a mistake"; return 1; }
     # The page's own example.
     cd "$work/programs" || return 1
     sed -n '/^\.Sh EXAMPLES/,/^\.Ed/p' "$work/prefix/share/man/man3/logship.3" | grep -v '^\.\|^Write' >example.c

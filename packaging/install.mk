@@ -68,4 +68,7 @@ install-test: package
 	@$(call need,g++,g++)
 	@$(call need,cmake,cmake)
 	@$(call need,pkg-config,pkg-config)
+	@$(call need,groff,groff-base)
+	@echo "#include <zlib.h>" | $(CC) -E - >/dev/null 2>&1 || \
+	    { echo "zlib.h is missing: apt-get install zlib1g-dev" >&2; exit 1; }
 	CC="$(CC)" LOGSHIP_BIN="$(LOGSHIP_BIN)" MAKE="$(MAKE)" c_tests/check_install.sh

@@ -1,5 +1,6 @@
 /* The names that other libraries have too, in a program that declares them itself, has one of its own, and uses a
  * library with another send_full (elsewhere.c). */
+#define _POSIX_C_SOURCE 200809L
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

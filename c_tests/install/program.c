@@ -1,5 +1,6 @@
 /* What a program that was written against the installed headers does: a record through the log into a store. It is
  * compiled as C and as C++, linked shared and static. */
+#define _POSIX_C_SOURCE 200809L
 #include <logship.h>
 #include <stdio.h>
 #include <string.h>
