@@ -30,7 +30,7 @@ tools:
 
 lib: tools
 	$(CARGO) build --release --lib
-	CC="$(CC)" packaging/add_crc32.sh $(RELEASE)/liblogship.a
+	CC="$(CC)" GENERIC_NAMES="$(GENERIC_NAMES)" packaging/finish_static.sh $(RELEASE)/liblogship.a
 
 # The lesson's rejoin program, linked with our library in place of the course's .c files: its seven lines, nothing else.
 demo: tools

@@ -4,8 +4,10 @@
  *
  * zlib has another crc32(crc, buf, len). Where a shared libz stands behind liblogship.a on the command line, this one
  * has been taken by then for the program's calls; so in a program that has zlib it does what zlib's does. A libz.a must
- * stand before liblogship.a: docs/linking.md. */
-    .text
+ * stand before liblogship.a: docs/linking.md.
+ *
+ * It stands among the library's own calls, whose section tells them from a program's (capi/replaced). */
+    .section logship_calls, "ax", @progbits
     .weak crc32
     .hidden crc32
     .type crc32, @function

@@ -71,4 +71,4 @@ install-test: package
 	@$(call need,groff,groff-base)
 	@echo "#include <zlib.h>" | $(CC) -E - >/dev/null 2>&1 || \
 	    { echo "zlib.h is missing: apt-get install zlib1g-dev" >&2; exit 1; }
-	CC="$(CC)" LOGSHIP_BIN="$(LOGSHIP_BIN)" MAKE="$(MAKE)" c_tests/check_install.sh
+	CC="$(CC)" LOGSHIP_BIN="$(LOGSHIP_BIN)" c_tests/check_install.sh
