@@ -1,8 +1,7 @@
 //! A program's record codec, or its CRC alone, in the place of `wal::record`'s.
 #![allow(unsafe_code, reason = "calls functions that the program has brought")]
 
-use super::functions::{is_theirs, linked};
-use super::has_crc32_by_its_own_name;
+use super::functions::{crc32_by_its_own_name, is_theirs, linked};
 use crate::capi::errno;
 use crate::capi::wal_record::{NOTHING, wal_record};
 use crate::error::{Error, Result};
@@ -18,20 +17,9 @@ pub(super) fn install() {
 
 /// The program's CRC-32 under whichever name it has, or this library's.
 pub(in crate::capi) fn crc32(bytes: &[u8]) -> u32 {
-    let function = if is_theirs!(logship_crc32) {
-        linked!(logship_crc32)
-    } else if has_crc32_by_its_own_name() {
-        #[cfg(target_arch = "x86_64")]
-        {
-            linked!(crc32)
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            return crc::crc32(bytes);
-        }
-    } else {
-        return crc::crc32(bytes);
-    };
+    let own_name = crc32_by_its_own_name();
+    let theirs = if is_theirs!(logship_crc32) { Some(linked!(logship_crc32)) } else { own_name };
+    let Some(function) = theirs else { return crc::crc32(bytes) };
     // The lesson's table is filled by this call; a second time does no harm.
     linked!(crc32_init)();
     // SAFETY: a readable slice.

@@ -19,8 +19,6 @@ pub(super) struct Functions {
     pub(super) kv_store_find: unsafe extern "C" fn(*const kv_store, *const c_char) -> *mut kv_entry,
     pub(super) crc32_init: extern "C" fn(),
     pub(super) logship_crc32: unsafe extern "C" fn(*const u8, usize) -> u32,
-    #[cfg(target_arch = "x86_64")]
-    pub(super) crc32: unsafe extern "C" fn(*const u8, usize) -> u32,
     pub(super) wal_record_encode: unsafe extern "C" fn(*const wal_record, *mut u8, usize) -> c_int,
     pub(super) wal_record_decode: unsafe extern "C" fn(*const u8, usize, *mut wal_record) -> c_int,
     pub(super) wal_record_free: unsafe extern "C" fn(*mut wal_record),
@@ -36,11 +34,38 @@ pub(super) struct Functions {
     pub(super) repl_resolve_conflict: unsafe extern "C" fn(u64, u64, *const c_char, *const c_char) -> c_int,
 }
 
+// Where the lesson's name of the checksum leads, if the program has it: a weak use, which brings nothing into a program.
 #[cfg(target_arch = "x86_64")]
-unsafe extern "C" {
-    /// The lesson's name of the function, weak too: see `capi/crc32.rs`.
-    #[link_name = "crc32"]
-    fn crc32_by_its_own_name(data: *const u8, len: usize) -> u32;
+std::arch::global_asm!(
+    ".pushsection .data.rel.ro.logship_crc32_link, \"aw\", @progbits",
+    ".weak crc32",
+    ".hidden logship_crc32_link",
+    ".globl logship_crc32_link",
+    ".balign 8",
+    "logship_crc32_link:",
+    ".quad crc32",
+    ".popsection",
+);
+
+/// The program's own `crc32`, as it is called when its header does not give it another name; `None` if there is none,
+/// or if it is zlib's: zlib has no `crc32_init`.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn crc32_by_its_own_name() -> Option<unsafe extern "C" fn(*const u8, usize) -> u32> {
+    unsafe extern "C" {
+        static logship_crc32_link: Option<unsafe extern "C" fn(*const u8, usize) -> u32>;
+    }
+    if !is_theirs!(crc32_init) {
+        return None;
+    }
+    // SAFETY: a pointer that the linker has filled in, or left NULL.
+    let function = unsafe { std::ptr::read_volatile(&raw const logship_crc32_link) }?;
+    (!is_ours(function as usize)).then_some(function)
+}
+
+/// Elsewhere nobody has written it down for the assembler.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn crc32_by_its_own_name() -> Option<unsafe extern "C" fn(*const u8, usize) -> u32> {
+    None
 }
 
 pub(super) static FUNCTIONS: Functions = Functions {
@@ -53,8 +78,6 @@ pub(super) static FUNCTIONS: Functions = Functions {
     kv_store_find: kv::kv_store_find,
     crc32_init: crc32::crc32_init,
     logship_crc32: crc32::logship_crc32,
-    #[cfg(target_arch = "x86_64")]
-    crc32: crc32_by_its_own_name,
     wal_record_encode: codec::wal_record_encode,
     wal_record_decode: codec::wal_record_decode,
     wal_record_free: codec::wal_record_free,

@@ -62,7 +62,7 @@ fn look() -> u32 {
     let mut files = KNOWN;
     let mut add = |file: File, theirs: bool| files |= if theirs { file as u32 } else { 0 };
     add(File::KvStore, is_theirs!(kv_store_set));
-    add(File::Crc32, is_theirs!(logship_crc32) || has_crc32_by_its_own_name());
+    add(File::Crc32, is_theirs!(logship_crc32) || functions::crc32_by_its_own_name().is_some());
     add(File::WalRecord, is_theirs!(wal_record_encode) || is_theirs!(wal_record_decode));
     add(File::WalWriter, is_theirs!(wal_append));
     add(File::WalRecovery, is_theirs!(wal_recover));
@@ -166,17 +166,4 @@ pub(super) unsafe fn init_store(store: *mut kv_store, num_buckets: c_int) -> Opt
     let init: unsafe extern "C" fn(*mut kv_store, c_int) -> c_int = unsafe { std::mem::transmute(init) };
     // SAFETY: the caller's promise.
     Some(unsafe { init(store, num_buckets) })
-}
-
-/// A program's crc32.c that was compiled against a header of its own defines `crc32`, as zlib does; but zlib has no
-/// `crc32_init`.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_crc32_by_its_own_name() -> bool {
-    is_theirs!(crc32_init) && is_theirs!(crc32)
-}
-
-/// Elsewhere the library has no such symbol.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn has_crc32_by_its_own_name() -> bool {
-    false
 }
