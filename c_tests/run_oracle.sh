@@ -19,7 +19,10 @@ PLAIN=$here/plain_c
 # One second for what the lessons' followers get five: rounds that wait for a deadline would take too long.
 PLAIN_FLAGS="$CFLAGS -DPLAIN_DEADLINE_MS=1000"
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/logship-oracle-XXXXXX") || exit 1
+# In memory if there is such a place: what is compared are bytes and results, and an fsync there costs nothing.
+place=${TMPDIR:-/tmp}
+[ -d /dev/shm ] && [ -w /dev/shm ] && place=${ORACLE_DIR:-/dev/shm}
+work=$(mktemp -d "$place/logship-oracle-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM

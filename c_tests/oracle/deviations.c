@@ -253,6 +253,24 @@ static void show_not_opened(const struct library *lib, char *text, size_t size)
     snprintf(text, size, "fd %d, offset %llu", writer.fd, (unsigned long long)writer.offset);
 }
 
+static void show_unknown_name(const struct library *lib, char *text, size_t size)
+{
+    struct repl_node node = {.host = (char[]){"no-name-has-a-part-of-more-than-sixty-three-letters-which-is-what-this-one-does"},
+                             .port = 1, .fd = -1};
+
+    errno = 0;
+    REQUIRE_THAT(lib->repl_connect(&node) == -1);
+    snprintf(text, size, "%s", strerrorname_np(errno));
+}
+
+static void show_size(const struct library *lib, char *text, size_t size)
+{
+    struct wal_record record = {.op = 1, .key = (char[]){"k"}, .key_len = 1};
+    uint8_t bytes[64];
+
+    snprintf(text, size, "%d", lib->wal_record_encode(&record, bytes, SIZE_MAX));
+}
+
 static const struct known {
     const char *name, *reason;
     show *run;
@@ -284,6 +302,9 @@ static const struct known {
     [TABLE_GROWS] = {"a table that grows", "plain C is the naive baseline", show_growth, "grows", "stays"},
     [WRITER_NOT_OPENED] = {"the writer after a failed wal_open", "the contract leaves it open; logship does not touch it",
                            show_not_opened, "fd 12345, offset 7", "fd -1, offset 0"},
+    [NAME_UNKNOWN] = {"errno for a host that has no address", "the contract names none", show_unknown_name, "EIO",
+                      "EADDRNOTAVAIL"},
+    [NO_SUCH_SIZE] = {"a buffer larger than memory", "logship takes it for an impossible argument", show_size, "-1", "22"},
 };
 
 /* Bodies run in processes of their own. */

@@ -27,6 +27,15 @@ static const struct subject {
     {"log-damage", "torn and damaged logs", log_damage, 250},
     {"checkpoint", "checkpoints, each read by the other", checkpoints, 60},
     {"checkpoint-damage", "checkpoints that are damaged or missing", checkpoint_damage, 60},
+    {"arguments", "NULL and impossible values", bad_arguments, 1},
+    {"descriptors", "descriptors that are no connection", bad_descriptors, 1},
+    {"ship", "the bytes of shipped records, to followers that go away", wire_ship, 30},
+    {"wire", "the bytes of acks and rejoin messages, out and in", wire_small, 15},
+    {"catch-up", "catch-up of a plain peer, from whole and damaged logs", catch_ups, 60},
+    {"quorum", "quorum waits over scripted acks", quorum_scripts, 25},
+    {"reship", "records that are rejected", quorum_reships, 25},
+    {"receive", "scripted streams received", receive_streams, 60},
+    {"stall", "half a frame, and then nothing", receive_stalls, 1},
 };
 
 enum { SUBJECTS = sizeof subjects / sizeof subjects[0], CASE_DEADLINE_S = 120 };
@@ -64,11 +73,11 @@ static void run_round(uint64_t seed)
 static void run_subject(void)
 {
     unsigned long rounds = rounds_asked > 0 ? rounds_asked : current->rounds, done = 0;
-    int64_t end = own_now_ms() + (int64_t)seconds_asked * 1000 / SUBJECTS;
+    int64_t begin = own_now_ms(), end = begin + (int64_t)seconds_asked * 1000 / SUBJECTS;
 
     while (seconds_asked > 0 ? own_now_ms() < end : done < rounds)
         run_round(first_seed + done++);
-    printf("  %-18s %6lu rounds\n", current->name, done);
+    printf("  %-18s %6lu rounds, %lld ms\n", current->name, done, (long long)(own_now_ms() - begin));
 }
 
 static void two_libraries(void)

@@ -146,6 +146,8 @@ enum deviation {
     SHIPPED_BY_CATCH_UP,
     TABLE_GROWS,
     WRITER_NOT_OPENED,
+    NAME_UNKNOWN,
+    NO_SUCH_SIZE,
     DEVIATIONS
 };
 
