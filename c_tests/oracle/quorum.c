@@ -296,12 +296,13 @@ void quorum_reships(const struct library *lib, struct trace *trace, struct rng *
     ships = lib->repl_ship_record(&scene.config, record, (size_t)len);
     trace_say(trace, "shipped to %d", ships);
     TRACE(trace, lib->repl_wait_quorum(&scene.config, lsn, damaged && !named ? 50 : NEVER_MS));
-    say_slots(&scene);
+    /* When one is given up nobody waits for the other any more: how far that one got is chance. */
+    if (scene.count == 1)
+        say_slots(&scene);
     for (int i = 0; i < scene.count; i++) {
         if (scene.config.followers[i].fd >= 0)
             shutdown(scene.config.followers[i].fd, SHUT_WR);
         REQUIRE_THAT(pthread_join(threads[i], NULL) == 0);
-        /* When one is given up nobody waits for the other any more: how far that one got is chance. */
         if (scene.count == 1)
             trace_bytes(trace, "the follower saw", peers[i].seen, peers[i].seen_len);
     }

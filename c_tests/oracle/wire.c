@@ -2,6 +2,7 @@
 #include "oracle.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +18,26 @@ static void say_slot(struct trace *trace, const struct replication_config *confi
               config->followers[index].online);
 }
 
-/* Everything that has come since the last time. The sender is this thread, over loopback: what was sent is here. */
-static void say_caught(struct trace *trace, int peer)
+/* Everything that has come since the last time from a sender in this thread: it is all here once the peer's side of the connection
+ * has confirmed everything, or the end has come. */
+static void say_caught(struct trace *trace, int sender, int peer)
 {
     static uint8_t caught[CAUGHT];
-    int pending = own_pending(peer);
+    int64_t end = own_now_ms() + 5000;
+    int on_the_way, pending;
+    size_t len = 0;
 
-    REQUIRE_THAT(pending >= 0 && pending <= CAUGHT);
-    REQUIRE_THAT(pending == 0 || own_get(peer, caught, (size_t)pending));
-    trace_bytes(trace, "caught", caught, (size_t)pending);
+    REQUIRE_THAT(sender >= 0 || own_await(peer, POLLRDHUP));
+    do {
+        on_the_way = 0;
+        REQUIRE_THAT(own_now_ms() < end && (sender < 0 || ioctl(sender, SIOCOUTQ, &on_the_way) == 0));
+        /* Behind the question: what was confirmed before it is seen here. */
+        pending = own_pending(peer);
+        REQUIRE_THAT(pending >= 0 && len + (size_t)pending <= CAUGHT);
+        REQUIRE_THAT(pending == 0 || own_get(peer, caught + len, (size_t)pending));
+        len += (size_t)pending;
+    } while (on_the_way > 0 || pending > 0);
+    trace_bytes(trace, "caught", caught, len);
 }
 
 /* Ships to one to four followers, of which some go away, by closing or with a reset, between two records. */
@@ -72,7 +84,7 @@ void wire_ship(const struct library *lib, struct trace *trace, struct rng *rng)
         for (int f = 0; f < count; f++) {
             say_slot(trace, &config, f);
             if (peers[f] >= 0)
-                say_caught(trace, peers[f]);
+                say_caught(trace, config.followers[f].fd, peers[f]);
         }
     }
     for (int i = 0; i < count; i++) {
@@ -95,11 +107,11 @@ void wire_small(const struct library *lib, struct trace *trace, struct rng *rng)
     REQUIRE_THAT(own_pair(&fd, &peer, 0) == 0);
     for (int i = 0; i < 10; i++) {
         TRACE(trace, lib->repl_send_ack(fd, rng_next(rng), (uint8_t)rng_next(rng)));
-        say_caught(trace, peer);
+        say_caught(trace, fd, peer);
     }
     rng_fill(rng, bytes, sizeof bytes);
     TRACE(trace, lib->send_full(fd, bytes, rng_below(rng, sizeof bytes)));
-    say_caught(trace, peer);
+    say_caught(trace, fd, peer);
     for (int i = 0; i < 10; i++) {
         /* Padding of any bytes, but not logship's mark. */
         rng_fill(rng, bytes, 16);
@@ -166,6 +178,8 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
             log[damaged_at] ^= 0x10;
         }
     }
+    if (lsn < count && damaged_at == 0 && rng_once_in(rng, 10))
+        len -= 1 + rng_below(rng, 10);
     REQUIRE_THAT(own_write_file("c.wal", log, len) == 0);
     REQUIRE_THAT(lib->repl_config_init(&config) == 0);
     config.follower_count = 3;
@@ -180,14 +194,14 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
         lsn = __builtin_bswap64(lsn);
     TRACE(trace, lib->repl_catch_up(&config, index, lsn));
     say_slot(trace, &config, index);
-    say_caught(trace, peer);
+    say_caught(trace, config.followers[index].fd, peer);
     if (config.followers[index].online) {
         len = source_encoded(&source, log);
         TRACE(trace, lib->repl_ship_record(&config, log, len));
-        say_caught(trace, peer);
+        say_caught(trace, config.followers[index].fd, peer);
         /* And once more. */
         TRACE(trace, lib->repl_catch_up(&config, index, lsn));
-        say_caught(trace, peer);
+        say_caught(trace, config.followers[index].fd, peer);
     }
     if (config.followers[index].fd >= 0)
         close(config.followers[index].fd);
