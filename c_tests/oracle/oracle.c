@@ -35,6 +35,7 @@ static const struct subject {
     {"quorum", "quorum waits over scripted acks", quorum_scripts, 25},
     {"reship", "records that are rejected", quorum_reships, 25},
     {"receive", "scripted streams received", receive_streams, 60},
+    {"cluster", "mixed clusters: kill, go on, rejoin, take over", cluster, 3},
     {"stall", "half a frame, and then nothing", receive_stalls, 1},
 };
 
