@@ -105,3 +105,10 @@ canaries: tools
 
 clean:
 	$(CARGO) clean
+
+# Plain C and logship in one program, doing the same things from the same seeds: c_tests/oracle/README.md. Without SECONDS and
+# SEED it does the same each time, and mistakes in plain C must be noticed.
+.PHONY: oracle
+oracle: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_oracle.sh $(if $(filter command,$(origin SECONDS)),--seconds $(SECONDS)) \
+	    $(if $(filter command,$(origin SEED)),--seed $(SEED))

@@ -18,6 +18,7 @@ SUBDIRS="-I$root/include/w09 -I$root/include/w10 -I$root/include/w11"
 PLAIN=$here/plain_c
 # One second for what the lessons' followers get five: rounds that wait for a deadline would take too long.
 PLAIN_FLAGS="$CFLAGS -DPLAIN_DEADLINE_MS=1000"
+PLAIN_INCLUDE="-I$PLAIN -I$PLAIN/include -I$PLAIN/include/w09 -I$PLAIN/include/w10 -I$PLAIN/include/w11"
 
 # In memory if there is such a place: what is compared are bytes and results, and an fsync there costs nothing.
 place=${TMPDIR:-/tmp}
@@ -35,11 +36,9 @@ die() {
 
 # The variables hold several words each, so they are left unquoted.
 # shellcheck disable=SC2086
-compile_plain() { # TREE OBJECT: all of plain C as one object, its names as they are
-    ( cd "$1" && mkdir "$2.d" && cd "$2.d" &&
-        $CC $PLAIN_FLAGS -c -I"$1" -I"$1/include" -I"$1/include/w09" -I"$1/include/w10" -I"$1/include/w11" \
-            "$1"/w09/*.c "$1"/w10/*.c "$1"/w11/*.c && ld -r -o "$2" ./*.o ) >"$work/out" 2>&1 ||
-        die "plain C does not compile"
+compile_plain() { # OBJECT: all of plain C as one object, its names as they are; file by file in OBJECT.d
+    (mkdir "$1.d" && cd "$1.d" && $CC $PLAIN_FLAGS -c $PLAIN_INCLUDE "$PLAIN"/w09/*.c "$PLAIN"/w10/*.c "$PLAIN"/w11/*.c &&
+        ld -r -o "$1" ./*.o) >"$work/out" 2>&1 || die "plain C does not compile"
 }
 
 rename() { # OBJECT RENAMED: every global name that it defines gets plain_ in front; libc's stay
@@ -53,7 +52,7 @@ link() { # PLAIN_OBJECT PROGRAM [LIBRARIES_OBJECT]
         die "the oracle does not link"
 }
 
-compile_plain "$PLAIN" "$work/plain_as_is.o"
+compile_plain "$work/plain_as_is.o"
 rename "$work/plain_as_is.o" "$work/plain.o"
 
 # No name that plain C has itself, or that the course has, is asked for under its old name ...
@@ -84,25 +83,39 @@ TMPDIR=$work $TEST_RUNNER "$work/oracle" "$@" 2>"$work/err" || {
 }
 [ $# -eq 0 ] || exit 0
 
-# canary SUBJECT FILE SED: plain C with a mistake. The subject must see it.
+# canary SUBJECT FILE SED: plain C with a mistake in one file. The subject must see it.
 canary() {
-    rm -rf "$work/tree" "$work/canary.o.d"
-    cp -r "$PLAIN" "$work/tree"
-    sed -i "$3" "$work/tree/$2"
-    cmp -s "$PLAIN/$2" "$work/tree/$2" && die "canary: $3 finds nothing in $2"
-    compile_plain "$work/tree" "$work/canary.o"
+    mkdir -p "$work/canary.d"
+    cp "$work"/plain_as_is.o.d/*.o "$work/canary.d/"
+    sed "$3" "$PLAIN/$2" >"$work/canary.c"
+    cmp -s "$PLAIN/$2" "$work/canary.c" && die "canary: $3 finds nothing in $2"
+    # shellcheck disable=SC2086
+    $CC $PLAIN_FLAGS -c -I"$PLAIN/${2%/*}" $PLAIN_INCLUDE -o "$work/canary.d/$(basename "$2" .c).o" "$work/canary.c" \
+        >"$work/out" 2>&1 || die "the canary does not compile: $2 with $3"
+    ld -r -o "$work/canary.o" "$work"/canary.d/*.o
     rename "$work/canary.o" "$work/canary_renamed.o"
     link "$work/canary_renamed.o" "$work/canary"
-    TMPDIR=$work "$work/canary" --only "$1" >"$work/out" 2>&1
+    TMPDIR=$work "$work/canary" --only "$1" >"$work/out" 2>"$work/err"
     code=$?
     [ "$code" -eq 1 ] && grep -q 'again: --only' "$work/out" || die "canary not caught by $1 (exit $code): $2 with $3"
     printf 'canary %-18s caught: %s\n' "$1" "$2"
 }
+canary store w09/kv_store.c 's/entry->last_write_ts = ts;/entry->last_write_ts = ts > 1 ? ts - 1 : ts;/'
+canary crc32 w10/crc32.c 's/i < len; i++/i < len - (len > 200); i++/'
 canary codec w10/wal_record.c 's/\*out++ = record->op;/*out++ = (uint8_t)(record->op + 2);/'
 canary codec-damage w10/wal_record.c 's/return buffer\[HEADER_BYTES\] == WAL_OP_SET ? 0 : -1;/return 0;/'
 canary conflict w11/repl_conflict.c 's/strcmp(incoming_val, existing_val) > 0/strcmp(incoming_val, existing_val) >= 0/'
-canary log-damage w10/wal_writer.c 's/for (size_t start = 1; start + 8/for (size_t start = 9; start + 8/'
-canary checkpoint w10/wal_checkpoint.c 's/write_le(file, len, 2);/write_le(file, len, 2), len -= len > 9;/'
+canary log w10/wal_recovery.c 's/return record->timestamp > existing->last_write_ts;/return 1;/'
+canary log-damage w10/wal_writer.c 's/for (size_t start = 1; start + 8/for (size_t start = 99; start + 8/'
+canary checkpoint w10/wal_checkpoint.c 's/write_le(file, wal_offset, 8);/write_le(file, wal_offset + 1, 8);/'
+canary checkpoint-damage w10/wal_checkpoint.c 's/ || memcmp(bytes, "CKPT", 4) != 0)/)/'
+canary arguments w10/wal_writer.c 's/    if (writer == NULL || path == NULL || .*/    if (writer == NULL || path == NULL) {/'
+canary ship w11/repl_ship.c 's/if (hung_up(config->followers\[i\].fd))/if (0)/;s/static int hung_up/static inline int hung_up/'
+canary wire w11/repl_ship.c 's/memset(&ack, 0, sizeof ack);/memset(\&ack, 1, sizeof ack);/'
+canary catch-up w11/repl_rejoin.c 's/number < lsn \&\& got/number + 1 < lsn \&\& got/'
+canary quorum w11/repl_quorum.c 's|follower_count / 2 + 1|follower_count / 2 + (config->follower_count < 4)|'
+canary reship w11/repl_quorum.c 's/SHIP_AGAIN_MAX = 3/SHIP_AGAIN_MAX = 4/'
+canary receive w11/repl_ship.c 's/return errno == EBADMSG ? CRC_MISMATCH : -1;/return errno == EBADMSG \&\& len > 13 ? CRC_MISMATCH : -1;/'
 
 # And the oracle that compares logship with itself: no difference, but two libraries they are not.
 # shellcheck disable=SC2086

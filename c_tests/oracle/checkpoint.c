@@ -98,6 +98,8 @@ void checkpoints(const struct library *lib, struct trace *trace, struct rng *rng
     source_begin(&source, rng, rng_once_in(rng, 2) ? STAMPS_RISING : STAMPS_NONE);
     REQUIRE_THAT(lib->kv_store_init(&store) == 0 && lib->wal_open(&writer, wal) == 0);
     append_some(lib, &writer, &source, &store, rng_below(rng, 30));
+    if (rng_once_in(rng, 4)) /* a key that no record can have */
+        REQUIRE_THAT(lib->kv_store_set(&store, "", "value of the empty key") == 0);
     offset = writer.offset;
     if (rng_once_in(rng, 8))
         offset = rng_once_in(rng, 2) ? offset + 1 + rng_below(rng, 5000) : rng_next(rng);
@@ -160,7 +162,7 @@ void checkpoint_damage(const struct library *lib, struct trace *trace, struct rn
     recover(lib, trace);
     len = make_checkpoint(rng, bytes, rng_once_in(rng, 2) ? 0 : log_len, 1 + rng_below(rng, 10));
     let_through(CHECKPOINT_CRC);
-    switch (rng_below(rng, 5)) {
+    switch (rng_below(rng, 6)) {
     case 0:
         len = rng_below(rng, (unsigned)len);
         break;
@@ -170,8 +172,13 @@ void checkpoint_damage(const struct library *lib, struct trace *trace, struct rn
     case 2: /* more pairs than there are */
         own_put(bytes + 12, 11 + rng_below(rng, 1000000), 4);
         break;
-    case 3: /* a key of no bytes, or one that reaches over the end */
-        own_put(bytes + 16, rng_once_in(rng, 2) ? 0 : 60000, 2);
+    case 3: /* a key that reaches over the end */
+        own_put(bytes + 16, 60000, 2);
+        break;
+    case 4: /* a key of no bytes, the rest as it should be */
+        own_put(bytes + 12, 1, 4);
+        own_put(bytes + 16, 0, 4);
+        len = 20;
         break;
     default:
         break;

@@ -19,7 +19,7 @@ static const struct subject {
     unsigned rounds;
 } subjects[] = {
     {"store", "the store: set, get, del, count, walk", store_operations, 60},
-    {"codec", "records encoded and decoded", codec_round_trips, 8},
+    {"codec", "records encoded and decoded", codec_round_trips, 4},
     {"codec-damage", "damaged, cut and random bytes decoded", codec_damage, 60},
     {"crc32", "checksums", checksums, 20},
     {"conflict", "the conflict rule", conflicts, 10},
@@ -30,7 +30,7 @@ static const struct subject {
     {"arguments", "NULL and impossible values", bad_arguments, 1},
     {"descriptors", "descriptors that are no connection", bad_descriptors, 1},
     {"ship", "the bytes of shipped records, to followers that go away", wire_ship, 30},
-    {"wire", "the bytes of acks and rejoin messages, out and in", wire_small, 15},
+    {"wire", "the bytes of acks and rejoin messages, out and in", wire_small, 5},
     {"catch-up", "catch-up of a plain peer, from whole and damaged logs", catch_ups, 60},
     {"quorum", "quorum waits over scripted acks", quorum_scripts, 25},
     {"reship", "records that are rejected", quorum_reships, 25},

@@ -58,11 +58,14 @@ void trace_bytes(struct trace *trace, const char *what, const void *bytes, size_
     const uint8_t *in = bytes;
     char hex[2 * BYTES_SHOWN + 1];
     size_t shown = len < BYTES_SHOWN ? len : BYTES_SHOWN;
+    uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
 
     for (size_t i = 0; i < shown; i++)
         sprintf(hex + 2 * i, "%02x", in[i]);
     hex[2 * shown] = '\0';
-    trace_say(trace, "%s: %zu bytes %s, in all %08x", what, len, hex, own_crc32(in, len));
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ in[i]) * 0x100000001b3;
+    trace_say(trace, "%s: %zu bytes %s, in all %016llx", what, len, hex, (unsigned long long)hash);
 }
 
 void trace_file(struct trace *trace, const char *path)
