@@ -265,7 +265,8 @@ static void try_descriptor(const struct library *lib, struct trace *trace, const
     lib->kv_store_destroy(&store);
 }
 
-/* In a slot of a leader: the follower is offline afterwards, and the descriptor, not being a connection, is left alone. */
+/* In a slot of a leader: the follower is offline afterwards, and the descriptor, not being a connection, is left
+ * alone. */
 static void try_slot(const struct library *lib, struct trace *trace, const char *what, int fd)
 {
     static struct replication_config config;
@@ -333,7 +334,7 @@ void bad_descriptors(const struct library *lib, struct trace *trace, struct rng 
     TRACE_UNCHANGED(trace, node, lib->repl_listen(&node));
     close(one);
     /* A name that no resolver can know. Which errno that is stands in the table. */
-    node.host = (char[]){"no-name-has-a-part-of-more-than-sixty-three-letters-which-is-what-this-one-does"};
+    node.host = (char[]){"no-name-has-a-part-of-more-than-sixty-three-letters-which-this-one-has"};
     let_through(NAME_UNKNOWN);
     trace_say(trace, "an unknown name: %d", lib->repl_connect(&node));
 }

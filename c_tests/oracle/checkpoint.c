@@ -48,8 +48,8 @@ static size_t string_at(const uint8_t *bytes, size_t len, size_t at)
     return size;
 }
 
-/* The part that the lessons describe: head and pairs. The pairs come in the order of the table, which is each library's own, so
- * they are said as a sum; logship's trailer behind them is left out. */
+/* The part that the lessons describe: head and pairs. The pairs come in the order of the table, which is each
+ * library's own, so they are said as a sum; logship's trailer behind them is left out. */
 static void say_file(struct trace *trace)
 {
     static uint8_t bytes[400000];
@@ -146,8 +146,9 @@ static size_t make_checkpoint(struct rng *rng, uint8_t *bytes, uint64_t offset, 
     return (size_t)(at - bytes);
 }
 
-/* What a file without a checksum shows of damage: a wrong head, an end too early, lengths that lead nowhere. Bytes that are
- * only different are told by logship's trailer alone, and bytes behind the last pair by logship alone: CHECKPOINT_CRC. */
+/* What a file without a checksum shows of damage: a wrong head, an end too early, lengths that lead nowhere. Bytes
+ * that are only different are told by logship's trailer alone, and bytes behind the last pair by logship alone:
+ * CHECKPOINT_CRC. */
 void checkpoint_damage(const struct library *lib, struct trace *trace, struct rng *rng)
 {
     static uint8_t bytes[4096];

@@ -1,5 +1,6 @@
-/* Mixed clusters of real processes: one library leads, the followers are of both, and who comes back after a SIGKILL, or takes over
- * a log, may be of the other one. In the end all logs are the same bytes and all stores the same. */
+/* Mixed clusters of real processes: one library leads, the followers are of both, and who comes back after a
+ * SIGKILL, or takes over a log, may be of the other one. In the end all logs are the same bytes and all stores the
+ * same. */
 #include "oracle.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* The one table of what plain C knowingly does otherwise than logship (plain_c/README.md, "Left out"), and a small program for
- * each entry that shows it: the text that each library leaves is known, and a text that is another one fails. So an entry can't
- * excuse more than it says, and one that is no longer true must go. */
+/* The one table of what plain C knowingly does otherwise than logship (plain_c/README.md, "Left out"), and a small
+ * program for each entry that shows it: the text that each library leaves is known, and a text that is another one
+ * fails. So an entry can't excuse more than it says, and one that is no longer true must go. */
 #include "oracle.h"
 
 #include <errno.h>
@@ -255,8 +255,8 @@ static void show_not_opened(const struct library *lib, char *text, size_t size)
 
 static void show_unknown_name(const struct library *lib, char *text, size_t size)
 {
-    struct repl_node node = {.host = (char[]){"no-name-has-a-part-of-more-than-sixty-three-letters-which-is-what-this-one-does"},
-                             .port = 1, .fd = -1};
+    char host[] = "no-name-has-a-part-of-more-than-sixty-three-letters-which-this-one-has";
+    struct repl_node node = {.host = host, .port = 1, .fd = -1};
 
     errno = 0;
     REQUIRE_THAT(lib->repl_connect(&node) == -1);
@@ -300,11 +300,12 @@ static const struct known {
     [SHIPPED_BY_CATCH_UP] = {"a record that catch-up has sent", "plain C ships it once more", show_shipped_twice,
                              "sent 1 times", "sent 2 times"},
     [TABLE_GROWS] = {"a table that grows", "plain C is the naive baseline", show_growth, "grows", "stays"},
-    [WRITER_NOT_OPENED] = {"the writer after a failed wal_open", "the contract leaves it open; logship does not touch it",
+    [WRITER_NOT_OPENED] = {"the writer after a failed wal_open", "the contract leaves it open",
                            show_not_opened, "fd 12345, offset 7", "fd -1, offset 0"},
     [NAME_UNKNOWN] = {"errno for a host that has no address", "the contract names none", show_unknown_name, "EIO",
                       "EADDRNOTAVAIL"},
-    [NO_SUCH_SIZE] = {"a buffer larger than memory", "logship takes it for an impossible argument", show_size, "-1", "22"},
+    [NO_SUCH_SIZE] = {"a buffer larger than memory", "logship takes it for an impossible argument", show_size,
+                      "-1", "22"},
 };
 
 /* Bodies run in processes of their own. */

@@ -1,6 +1,6 @@
-/* Every function that both libraries have, for a FUNCTION(result, name, arguments) of the includer's. No include guard: it is
- * read once for the table's fields, once for the renamed prototypes, once for each table. crc32 is not here: the course's
- * header gives logship's another name. */
+/* Every function that both libraries have, for a FUNCTION(result, name, arguments) of the includer's. No include
+ * guard: it is read once for the table's fields, once for the renamed prototypes, once for each table. crc32 is not
+ * here: the course's header gives logship's another name. */
 FUNCTION(int, kv_store_init, (struct kv_store *))
 FUNCTION(int, kv_store_set, (struct kv_store *, const char *, const char *))
 FUNCTION(int, kv_store_set_ts, (struct kv_store *, const char *, const char *, uint64_t))

@@ -1,4 +1,5 @@
-/* The log: written, closed, opened again, recovered; torn, damaged. One library's logs are read, and gone on with, by the other. */
+/* The log: written, closed, opened again, recovered; torn, damaged. One library's logs are read, and gone on with,
+ * by the other. */
 #include "oracle.h"
 
 #include <errno.h>

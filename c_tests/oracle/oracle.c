@@ -2,9 +2,9 @@
  *
  *   oracle [--only SUBJECT] [--seed N] [--rounds N | --seconds N]
  *
- * A round's seed is a number: the first round's is --seed (1), and it grows by one. Without --rounds each subject has a number of
- * rounds of its own, the same each time; --seconds shares that time among the subjects. A difference ends its subject and says
- * with which arguments it comes again. */
+ * A round's seed is a number: the first round's is --seed (1), and it grows by one. Without --rounds each subject
+ * has a number of rounds of its own, the same each time; --seconds shares that time among the subjects. A difference
+ * ends its subject and says with which arguments it comes again. */
 #include "oracle.h"
 
 #include <stdio.h>

@@ -1,9 +1,10 @@
 /* The differential oracle: one test body, run with logship and with plain C, must leave the same trace.
  *
- * A body calls the course's functions through a struct library and says in its trace what it saw: results, errno, bytes, files,
- * stores. The two traces are compared line by line in oracle.c, and nothing in them may differ. Where the two are meant to differ
- * the body stays away or leaves the thing out of its trace, and says so by let_through(), with an entry of the one table of
- * deviations.c: there each deviation is shown to be what it is called. */
+ * A body calls the course's functions through a struct library and says in its trace what it saw: results, errno,
+ * bytes, files, stores. The two traces are compared line by line in oracle.c, and nothing in them may differ. Where
+ * the two are meant to differ the body stays away or leaves the thing out of its trace, and says so by
+ * let_through(), with an entry of the one table of deviations.c: there each deviation is shown to be what it is
+ * called. */
 #ifndef ORACLE_H
 #define ORACLE_H
 #ifndef _GNU_SOURCE
@@ -34,7 +35,7 @@ extern const struct library logship_library, plain_library;
 /* How many functions of the two tables are the same code. 0 if the two are two libraries. In libraries.c. */
 int shared_functions(void);
 
-/* Random numbers: xorshift64*, so that a seed means the same on every machine. ---------------------------------------- */
+/* Random numbers: xorshift64*, so that a seed means the same on every machine. ------------------------------------- */
 
 struct rng {
     uint64_t state;
@@ -70,7 +71,7 @@ static inline struct rng rng_of(uint64_t seed)
 
 void rng_fill(struct rng *rng, void *bytes, size_t len);
 
-/* Traces. In trace.c. ------------------------------------------------------------------------------------------------ */
+/* Traces. In trace.c. ---------------------------------------------------------------------------------------------- */
 
 struct trace {
     char **lines;
@@ -103,7 +104,7 @@ int traces_agree(const struct trace *logship, const struct trace *plain);
 #define REQUIRE_THAT(condition) ((condition) ? (void)0 : require_failed(#condition, __FILE__, __LINE__))
 __attribute__((noreturn)) void require_failed(const char *what, const char *file, int line);
 
-/* Records. In records.c. --------------------------------------------------------------------------------------------- */
+/* Records. In records.c. ------------------------------------------------------------------------------------------- */
 
 enum { SOURCE_KEYS = 24, BIG_ENOUGH = WAL_RECORD_MAX };
 
@@ -129,7 +130,7 @@ struct wal_record source_next(struct source *source);
 /* The bytes of the next one, written by code that is neither library's. */
 size_t source_encoded(struct source *source, uint8_t *buffer);
 
-/* Known deviations. In deviations.c. --------------------------------------------------------------------------------- */
+/* Known deviations. In deviations.c. ------------------------------------------------------------------------------- */
 
 enum deviation {
     TOMBSTONES,
@@ -157,7 +158,7 @@ void deviations_begin(void);
 int deviations_hold(void);
 void deviations_print(void);
 
-/* The subjects. ------------------------------------------------------------------------------------------------------ */
+/* The subjects. ---------------------------------------------------------------------------------------------------- */
 
 typedef void subject_run(const struct library *lib, struct trace *trace, struct rng *rng);
 

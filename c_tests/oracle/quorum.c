@@ -1,5 +1,5 @@
-/* repl_wait_quorum against scripted followers: acks that are late, early, double, in pieces, of the wrong LSN, rejected; followers
- * that go away. All peers are raw sockets without logship's mark. */
+/* repl_wait_quorum against scripted followers: acks that are late, early, double, in pieces, of the wrong LSN,
+ * rejected; followers that go away. All peers are raw sockets without logship's mark. */
 #include "oracle.h"
 
 #include <errno.h>
@@ -222,7 +222,7 @@ void quorum_scripts(const struct library *lib, struct trace *trace, struct rng *
     end(&scene);
 }
 
-/* Rejected records ---------------------------------------------------------------------------------------------------- */
+/* Rejected records ------------------------------------------------------------------------------------------------- */
 
 struct rejecting {
     int fd, rejections;

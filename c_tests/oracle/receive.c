@@ -144,8 +144,8 @@ void receive_streams(const struct library *lib, struct trace *trace, struct rng 
     trace_directory(trace);
 }
 
-/* A leader that stops in the middle of a frame and neither goes on nor goes away. run_oracle.sh makes plain C's deadline one
- * second; logship is told. */
+/* A leader that stops in the middle of a frame and neither goes on nor goes away. run_oracle.sh makes plain C's
+ * deadline one second; logship is told. */
 void receive_stalls(const struct library *lib, struct trace *trace, struct rng *rng)
 {
     struct wal_writer writer;

@@ -1,8 +1,9 @@
 /* Where the bodies get their records from.
  *
- * logship remembers deleted keys, plain C does not (TOMBSTONES): a SET that is older than a DEL before it stays without effect in
- * one and revives the key in the other. So a key that was deleted is set again only with a timestamp not below the highest of its
- * deletes. Everything else is drawn freely: equal timestamps, older ones, ones of 0, values that hold a whole record. */
+ * logship remembers deleted keys, plain C does not (TOMBSTONES): a SET that is older than a DEL before it stays
+ * without effect in one and revives the key in the other. So a key that was deleted is set again only with a
+ * timestamp not below the highest of its deletes. Everything else is drawn freely: equal timestamps, older ones,
+ * ones of 0, values that hold a whole record. */
 #include "oracle.h"
 
 #include <errno.h>
@@ -99,5 +100,6 @@ size_t source_encoded(struct source *source, uint8_t *buffer)
 {
     struct wal_record record = source_next(source);
 
-    return own_encode(buffer, record.op, record.key, record.key_len, record.value, record.value_len, record.timestamp, 1);
+    return own_encode(buffer, record.op, record.key, record.key_len, record.value, record.value_len,
+                      record.timestamp, 1);
 }

@@ -18,8 +18,8 @@ static void say_slot(struct trace *trace, const struct replication_config *confi
               config->followers[index].online);
 }
 
-/* Everything that has come since the last time from a sender in this thread: it is all here once the peer's side of the connection
- * has confirmed everything, or the end has come. */
+/* Everything that has come since the last time from a sender in this thread: it is all here once the peer's side of
+ * the connection has confirmed everything, or the end has come. */
 static void say_caught(struct trace *trace, int sender, int peer)
 {
     static uint8_t caught[CAUGHT];
@@ -196,6 +196,9 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
     say_slot(trace, &config, index);
     say_caught(trace, config.followers[index].fd, peer);
     if (config.followers[index].online) {
+        /* Not by chance the same bytes as the newest of the log, which catch-up has sent. */
+        let_through(SHIPPED_BY_CATCH_UP);
+        source.stamps = STAMPS_RISING;
         len = source_encoded(&source, log);
         TRACE(trace, lib->repl_ship_record(&config, log, len));
         say_caught(trace, config.followers[index].fd, peer);
