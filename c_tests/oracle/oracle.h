@@ -166,7 +166,7 @@ subject_run store_operations;
 subject_run codec_round_trips, codec_damage, checksums, conflicts;
 subject_run log_life, log_damage, checkpoints, checkpoint_damage;
 subject_run bad_arguments, bad_descriptors;
-subject_run wire_ship, wire_small, catch_ups;
+subject_run wire_ship, wire_small, heartbeats, catch_ups;
 subject_run quorum_scripts, quorum_reships;
 subject_run receive_streams, receive_stalls;
 subject_run cluster;

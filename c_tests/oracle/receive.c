@@ -145,7 +145,7 @@ void receive_streams(const struct library *lib, struct trace *trace, struct rng 
 }
 
 /* A leader that stops in the middle of a frame and neither goes on nor goes away. run_oracle.sh makes plain C's
- * deadline one second; logship is told. */
+ * deadline two seconds; logship is told. */
 void receive_stalls(const struct library *lib, struct trace *trace, struct rng *rng)
 {
     struct wal_writer writer;
@@ -154,7 +154,7 @@ void receive_stalls(const struct library *lib, struct trace *trace, struct rng *
     size_t len = own_set(record, "key", "value", 9), at;
     int fd, peer;
 
-    REQUIRE_THAT(repl_set_timeouts(1000, 1000) == 0);
+    REQUIRE_THAT(repl_set_timeouts(2000, 2000) == 0);
     REQUIRE_THAT(lib->kv_store_init(&store) == 0 && lib->wal_open(&writer, "s.wal") == 0);
     len = own_frame(frame, record, len);
     at = 1 + rng_below(rng, (unsigned)len - 1);

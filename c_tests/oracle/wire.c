@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +175,7 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
         }
         /* Damage in what the follower lacks, not in what it has: how much of that is read is each one's own. */
         if (damaged_at == 0 && i >= lsn && rng_once_in(rng, 100)) {
-            damaged_at = at + 8 + rng_below(rng, (unsigned)(len - at - 8));
+            damaged_at = at + rng_below(rng, (unsigned)(len - at));
             log[damaged_at] ^= 0x10;
         }
     }
@@ -190,7 +191,8 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
         say_slot(trace, &config, index);
     }
     TRACE(trace, lib->repl_set_wal(&config, "c.wal"));
-    if (rng_once_in(rng, 6))
+    /* In host byte order: who looks for such a number in a log meets its damage first. */
+    if (rng_once_in(rng, 6) && damaged_at == 0)
         lsn = __builtin_bswap64(lsn);
     TRACE(trace, lib->repl_catch_up(&config, index, lsn));
     say_slot(trace, &config, index);
@@ -209,4 +211,69 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
     if (config.followers[index].fd >= 0)
         close(config.followers[index].fd);
     close(peer);
+}
+
+/* Heartbeats ---------------------------------------------------------------------------------------------------------- */
+
+enum { ASKED = 4 };
+
+enum manner { ANSWERS, ANSWERS_IN_PIECES, SILENT, LEAVES_WHEN_ASKED, MANNERS };
+
+struct asked {
+    int fd;
+    enum manner manner;
+    uint64_t lsn;
+    char heard[4];
+    int whole;
+};
+
+/* A follower's end: reads one heartbeat, and does what it does. */
+static void *be_asked(void *argument)
+{
+    struct asked *asked = argument;
+    uint8_t ack[16];
+
+    asked->whole = own_get(asked->fd, asked->heard, 4);
+    own_ack(ack, asked->lsn, 0, 0);
+    if (asked->manner == ANSWERS)
+        own_put_all(asked->fd, ack, 16);
+    for (int i = 0; asked->manner == ANSWERS_IN_PIECES && i < 16; i++)
+        own_put_all(asked->fd, ack + i, 1);
+    if (asked->manner == LEAVES_WHEN_ASKED)
+        shutdown(asked->fd, SHUT_RDWR);
+    return NULL;
+}
+
+/* Who answers with an ack of LSN 0 lives; an ack that came before the question is no answer, but it counts as an ack. */
+void heartbeats(const struct library *lib, struct trace *trace, struct rng *rng)
+{
+    static struct replication_config config;
+    struct asked asked[ASKED] = {0};
+    pthread_t threads[ASKED];
+    int count = 1 + (int)rng_below(rng, ASKED), silent = 0;
+
+    REQUIRE_THAT(lib->repl_config_init(&config) == 0);
+    config.follower_count = count;
+    for (int i = 0; i < count; i++) {
+        REQUIRE_THAT(own_pair(&config.followers[i].fd, &asked[i].fd, 0) == 0);
+        config.followers[i].online = 1;
+        asked[i].manner = (enum manner)(rng_once_in(rng, 2) ? ANSWERS : rng_below(rng, MANNERS));
+        silent += asked[i].manner == SILENT;
+        if (rng_once_in(rng, 3))
+            REQUIRE_THAT(own_send_ack(asked[i].fd, 7, 0, 0) == 0 && own_settle(config.followers[i].fd, 16));
+        REQUIRE_THAT(pthread_create(&threads[i], NULL, be_asked, &asked[i]) == 0);
+    }
+    TRACE(trace, lib->repl_heartbeat(&config, silent > 0 ? 150 : 5000));
+    for (int i = 0; i < count; i++) {
+        REQUIRE_THAT(pthread_join(threads[i], NULL) == 0);
+        trace_say(trace, "follower %d heard a whole one %d", i, asked[i].whole);
+        trace_bytes(trace, "heartbeat", asked[i].heard, 4);
+        say_slot(trace, &config, i);
+    }
+    TRACE(trace, lib->repl_wait_quorum(&config, 7, 20));
+    for (int i = 0; i < count; i++) {
+        if (config.followers[i].fd >= 0)
+            close(config.followers[i].fd);
+        close(asked[i].fd);
+    }
 }
