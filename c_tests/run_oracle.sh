@@ -25,13 +25,13 @@ PLAIN_INCLUDE="-I$PLAIN -I$PLAIN/include -I$PLAIN/include/w09 -I$PLAIN/include/w
 place=${TMPDIR:-/tmp}
 [ -d /dev/shm ] && [ -w /dev/shm ] && place=${ORACLE_DIR:-/dev/shm}
 work=$(mktemp -d "$place/logship-oracle-XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-die() {
+die() { # WHY [OUTPUT]
     echo "run_oracle.sh: $1" >&2
-    [ -s "$work/out" ] && cat "$work/out" >&2
+    [ -s "${2:-$work/out}" ] && cat "${2:-$work/out}" >&2
     exit 1
 }
 
@@ -43,21 +43,21 @@ compile_plain() { # OBJECT: all of plain C as one object, its names as they are;
 }
 
 rename() { # OBJECT RENAMED: every global name that it defines gets plain_ in front; libc's stay
-    nm -g --defined-only "$1" | awk '{ print $3, "plain_" $3 }' >"$work/names"
-    objcopy --redefine-syms="$work/names" "$1" "$2" || die "objcopy"
+    nm -g --defined-only "$1" | awk '{ print $3, "plain_" $3 }' >"$2.names"
+    objcopy --redefine-syms="$2.names" "$1" "$2" || die "objcopy"
 }
 
 # shellcheck disable=SC2086
 link() { # PLAIN_OBJECT PROGRAM [LIBRARIES_OBJECT]
-    $CC $CFLAGS -o "$2" "$work"/*.oracle.o "${3:-$work/libraries.o}" "$1" $LOGSHIP_LIBS >"$work/out" 2>&1 ||
-        die "the oracle does not link"
+    $CC $CFLAGS -o "$2" "$work"/*.oracle.o "${3:-$work/libraries.o}" "$1" $LOGSHIP_LIBS >"$2.out" 2>&1 ||
+        die "the oracle does not link" "$2.out"
 }
 
 compile_plain "$work/plain_as_is.o"
 rename "$work/plain_as_is.o" "$work/plain.o"
 
 # No name that plain C has itself, or that the course has, is asked for under its old name ...
-cut -d' ' -f1 "$work/names" | sort >"$work/defined"
+cut -d' ' -f1 "$work/plain.o.names" | sort >"$work/defined"
 nm -u "$work/plain.o" | awk '{ print $2 }' | sort >"$work/undefined"
 grep -E '^(kv_|wal_|repl_|logship_|crc32|read_full|write_full|send_full|recv_full)' "$work/undefined" &&
     die "plain C asks for course functions that are not its own"
@@ -77,30 +77,46 @@ for source in "$here"/oracle/*.c; do
     $CC $CFLAGS $LOGSHIP_INCLUDE $SUBDIRS -c -o "$object" "$source" >"$work/out" 2>&1 || die "$name.c does not compile"
 done
 link "$work/plain.o" "$work/oracle"
+
+# What waits for a deadline does so beside the rest.
+TMPDIR=$work "$work/oracle" --only stall >"$work/stall" 2>&1 &
+stalled=$!
 # shellcheck disable=SC2086
-TMPDIR=$work $TEST_RUNNER "$work/oracle" "$@" 2>"$work/err" || {
+TMPDIR=$work $TEST_RUNNER "$work/oracle" "$@" 2>"$work/err"
+code=$?
+wait "$stalled" || die "a stalled leader" "$work/stall"
+if [ "$code" -ne 0 ]; then
     echo "the end of what the libraries said:" >&2
     tail -n 20 "$work/err" >&2
     exit 1
-}
+fi
 [ $# -eq 0 ] || exit 0
 
-# canary SUBJECT FILE SED: plain C with a mistake in one file. The subject must see it.
-canary() {
-    mkdir -p "$work/canary.d"
-    cp "$work"/plain_as_is.o.d/*.o "$work/canary.d/"
-    sed "$3" "$PLAIN/$2" >"$work/canary.c"
-    cmp -s "$PLAIN/$2" "$work/canary.c" && die "canary: $3 finds nothing in $2"
+# try_canary DIRECTORY SUBJECT FILE SED: plain C with a mistake in one file. The subject must see it.
+try_canary() {
+    mkdir "$1" "$1/objects"
+    cp "$work"/plain_as_is.o.d/*.o "$1/objects/"
+    sed "$4" "$PLAIN/$3" >"$1/canary.c"
+    cmp -s "$PLAIN/$3" "$1/canary.c" && die "canary: $4 finds nothing in $3"
     # shellcheck disable=SC2086
-    $CC $PLAIN_FLAGS -c -I"$PLAIN/${2%/*}" $PLAIN_INCLUDE -o "$work/canary.d/$(basename "$2" .c).o" "$work/canary.c" \
-        >"$work/out" 2>&1 || die "the canary does not compile: $2 with $3"
-    ld -r -o "$work/canary.o" "$work"/canary.d/*.o
-    rename "$work/canary.o" "$work/canary_renamed.o"
-    link "$work/canary_renamed.o" "$work/canary"
-    TMPDIR=$work "$work/canary" --only "$1" >"$work/out" 2>"$work/err"
+    $CC $PLAIN_FLAGS -c -I"$PLAIN/${3%/*}" $PLAIN_INCLUDE -o "$1/objects/$(basename "$3" .c).o" "$1/canary.c" \
+        >"$1/out" 2>&1 || die "the canary does not compile: $3 with $4" "$1/out"
+    ld -r -o "$1/as_is.o" "$1"/objects/*.o
+    rename "$1/as_is.o" "$1/renamed.o"
+    link "$1/renamed.o" "$1/canary"
+    TMPDIR=$1 "$1/canary" --only "$2" >"$1/out" 2>/dev/null
     code=$?
-    [ "$code" -eq 1 ] && grep -q 'again: --only' "$work/out" || die "canary not caught by $1 (exit $code): $2 with $3"
-    printf 'canary %-18s caught: %s\n' "$1" "$2"
+    [ "$code" -eq 1 ] && grep -q 'again: --only' "$1/out" ||
+        die "canary not caught by $2 (exit $code): $3 with $4" "$1/out"
+    printf 'canary %-18s caught: %s\n' "$2" "$3" >"$1/caught"
+}
+
+# As many at a time as there are cores, more or less.
+canaries=0
+canary() {
+    canaries=$((canaries + 1))
+    (try_canary "$work/canary-$canaries" "$@") &
+    [ $((canaries % 3)) -ne 0 ] || wait
 }
 canary store w09/kv_store.c 's/entry->last_write_ts = ts;/entry->last_write_ts = ts > 1 ? ts - 1 : ts;/'
 canary crc32 w10/crc32.c 's/i < len; i++/i < len - (len > 200); i++/'
@@ -120,6 +136,11 @@ canary quorum w11/repl_quorum.c 's|follower_count / 2 + 1|follower_count / 2 + (
 canary reship w11/repl_quorum.c 's/SHIP_AGAIN_MAX = 3/SHIP_AGAIN_MAX = 4/'
 canary receive w11/repl_ship.c 's/errno == EBADMSG ? CRC_MISMATCH/errno == EBADMSG \&\& len > 13 ? CRC_MISMATCH/'
 canary cluster w11/repl_ship.c 's/incoming) == SKIP)/incoming) == SKIP + 2)/'
+
+wait
+for number in $(seq "$canaries"); do
+    cat "$work/canary-$number/caught" || die "canary $number was not caught"
+done
 
 # And the oracle that compares logship with itself: no difference, but two libraries they are not.
 # shellcheck disable=SC2086

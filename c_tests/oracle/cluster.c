@@ -11,7 +11,7 @@
 
 #include "../own/wire.h"
 
-enum { FOLLOWERS = 3, WAIT_MS = 10000 };
+enum { MOST = 3, WAIT_MS = 10000 };
 
 static const char leader_wal[] = "leader.wal";
 
@@ -24,7 +24,9 @@ struct leader {
     struct source source;
     uint64_t last_lsn;
     int listener;
-    pid_t followers[FOLLOWERS];
+    int count; /* of followers: 2, who are both needed, or 3 */
+    int one_is_away;
+    pid_t followers[MOST];
 };
 
 /* The store as a file, so that processes can be compared. */
@@ -56,9 +58,12 @@ __attribute__((noreturn)) static void follow(const struct library *lib, int numb
     last = lib->wal_recover(wal, &store);
     REQUIRE_THAT(last >= 0 && lib->repl_connect(&leader) == 0);
     REQUIRE_THAT(lib->repl_follower_rejoin(leader.fd, (uint64_t)last) == 0);
-    while ((rc = lib->repl_receive_record(leader.fd, &writer, &store)) == 0)
-        if (lib->repl_send_ack(leader.fd, (uint64_t)++last, REPL_ACK_OK) != 0)
+    while ((rc = lib->repl_receive_record(leader.fd, &writer, &store)) != -1) {
+        last += rc == 0;
+        rc = lib->repl_send_ack(leader.fd, (uint64_t)last + (rc != 0), rc == 0 ? REPL_ACK_OK : REPL_ACK_CRC_FAIL);
+        if (rc != 0)
             break;
+    }
     /* The leader has nothing more to say. */
     REQUIRE_THAT(rc == -1 && errno == ENOTCONN);
     REQUIRE_THAT(lib->wal_close(&writer) == 0);
@@ -90,6 +95,7 @@ static void start(struct leader *leader, int index)
     }
     config->followers[index].fd = leader->lib->repl_accept(leader->listener);
     REQUIRE_THAT(config->followers[index].fd >= 0);
+    leader->one_is_away = 0;
     TRACE(leader->trace, leader->lib->repl_read_rejoin(config->followers[index].fd, &lsn));
     caught_up = leader->lib->repl_catch_up(config, index, lsn);
     /* How much a killed follower has is chance; that it gets the rest is not. */
@@ -108,6 +114,10 @@ static void write_some(struct leader *leader, unsigned count)
         REQUIRE_THAT(len > 0);
         leader->last_lsn++;
         TRACE(leader->trace, leader->lib->wal_append(&leader->writer, &record));
+        /* It comes damaged, and is sent again from the log. Only where both are waited for: whoever is not needed says
+         * that it was damaged when the next record may be out already, and with plain ends that is too late. */
+        if (leader->count == 2 && !leader->one_is_away && rng_once_in(leader->rng, 5))
+            encoded[len - 1 - (int)rng_below(leader->rng, 8)] ^= 0x20;
         TRACE(leader->trace, leader->lib->repl_ship_record(&leader->config, encoded, (size_t)len));
         TRACE(leader->trace, leader->lib->repl_wait_quorum(&leader->config, leader->last_lsn, WAIT_MS));
     }
@@ -115,6 +125,7 @@ static void write_some(struct leader *leader, unsigned count)
 
 static void kill_follower(struct leader *leader, int index)
 {
+    leader->one_is_away = 1;
     REQUIRE_THAT(kill(leader->followers[index], SIGKILL) == 0);
     REQUIRE_THAT(own_reap(leader->followers[index]) == 128 + SIGKILL);
     REQUIRE_THAT(own_await(leader->config.followers[index].fd, POLLRDHUP));
@@ -124,20 +135,20 @@ static void lead(struct leader *leader, const struct library *lib)
 {
     leader->lib = lib;
     REQUIRE_THAT(lib->repl_config_init(&leader->config) == 0);
-    leader->config.follower_count = FOLLOWERS;
+    leader->config.follower_count = leader->count;
     leader->config.leader.port = 0;
     leader->listener = lib->repl_listen(&leader->config.leader);
     REQUIRE_THAT(leader->listener >= 0);
     TRACE(leader->trace, lib->wal_open(&leader->writer, leader_wal));
     TRACE(leader->trace, lib->repl_set_wal(&leader->config, leader_wal));
-    for (int i = 0; i < FOLLOWERS; i++)
+    for (int i = 0; i < leader->count; i++)
         start(leader, i);
 }
 
 /* Every follower gets what is on the way before it sees the end. */
 static void retire(struct leader *leader)
 {
-    for (int i = 0; i < FOLLOWERS; i++) {
+    for (int i = 0; i < leader->count; i++) {
         int fd = leader->config.followers[i].fd;
         char acks[256];
 
@@ -176,7 +187,7 @@ static void compare(struct leader *leader)
         libraries[i]->kv_store_destroy(&store);
     }
     trace_say(leader->trace, "both recover the same %d", same_file("leader.store", "leader-again.store"));
-    for (int i = 1; i <= FOLLOWERS; i++) {
+    for (int i = 1; i <= leader->count; i++) {
         char wal[32], dump[32];
 
         snprintf(wal, sizeof wal, "follower-%d.wal", i);
@@ -194,9 +205,11 @@ static void compare(struct leader *leader)
 void cluster(const struct library *lib, struct trace *trace, struct rng *rng)
 {
     static struct leader leader;
-    int victim = (int)rng_below(rng, FOLLOWERS);
+    int victim;
 
     memset(&leader, 0, sizeof leader);
+    leader.count = 2 + (int)rng_below(rng, 2);
+    victim = (int)rng_below(rng, (unsigned)leader.count);
     leader.trace = trace;
     leader.rng = rng;
     source_begin(&leader.source, rng, STAMPS_MIXED);
@@ -213,9 +226,9 @@ void cluster(const struct library *lib, struct trace *trace, struct rng *rng)
     /* The other library takes the log over. */
     lead(&leader, lib->other);
     write_some(&leader, 5 + rng_below(rng, 10));
-    kill_follower(&leader, (victim + 1) % FOLLOWERS);
+    kill_follower(&leader, (victim + 1) % leader.count);
     write_some(&leader, 5);
-    start(&leader, (victim + 1) % FOLLOWERS);
+    start(&leader, (victim + 1) % leader.count);
     retire(&leader);
     compare(&leader);
 }

@@ -271,6 +271,23 @@ static void show_size(const struct library *lib, char *text, size_t size)
     snprintf(text, size, "%d", lib->wal_record_encode(&record, bytes, SIZE_MAX));
 }
 
+static void show_not_stored(const struct library *lib, char *text, size_t size)
+{
+    static struct replication_config config;
+    uint8_t record[64];
+    size_t len = own_set(record, "k", "v", 1);
+    int peer;
+
+    one_follower(lib, &config, &peer);
+    REQUIRE_THAT(lib->repl_ship_record(&config, record, len) == 1 && own_frame_is(peer, record, len));
+    REQUIRE_THAT(own_send_ack(peer, 1, REPL_ACK_NOT_STORED, 0) == 0 && own_settle(config.followers[0].fd, 16));
+    REQUIRE_THAT(lib->repl_wait_quorum(&config, 1, 20) == -1);
+    len = own_set(record, "k", "w", 2);
+    REQUIRE_THAT(lib->repl_ship_record(&config, record, len) == 1);
+    snprintf(text, size, "%s", own_frame_is(peer, record, len) ? "the next record" : "the same record");
+    end_follower(&config, peer);
+}
+
 static const struct known {
     const char *name, *reason;
     show *run;
@@ -306,6 +323,8 @@ static const struct known {
                       "EADDRNOTAVAIL"},
     [NO_SUCH_SIZE] = {"a buffer larger than memory", "logship takes it for an impossible argument", show_size,
                       "-1", "22"},
+    [NOT_STORED] = {"an ack with status 2", "it is logship's own: the record is sent again before the next one",
+                    show_not_stored, "the same record", "the next record"},
 };
 
 /* Bodies run in processes of their own. */

@@ -149,6 +149,7 @@ enum deviation {
     WRITER_NOT_OPENED,
     NAME_UNKNOWN,
     NO_SUCH_SIZE,
+    NOT_STORED,
     DEVIATIONS
 };
 
