@@ -47,6 +47,8 @@ rust-test: tools
 
 c-test: c-test-static c-test-shared
 	c_tests/check_header_forms.sh
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_replaced.sh
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_oracle.sh
 
 c-test-static: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_lessons.sh
@@ -107,5 +109,12 @@ canaries: tools
 
 clean:
 	$(CARGO) clean
+
+# Plain C and logship in one program, doing the same things from the same seeds: c_tests/oracle/README.md. Without SECONDS and
+# SEED it does the same each time, and mistakes in plain C must be noticed.
+.PHONY: oracle
+oracle: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_oracle.sh $(if $(filter command,$(origin SECONDS)),--seconds $(SECONDS)) \
+	    $(if $(filter command,$(origin SEED)),--seed $(SEED))
 
 include packaging/install.mk

@@ -156,8 +156,9 @@ int kv_store_del(struct kv_store *store, const char *key)
     struct kv_entry **link;
     struct kv_entry *entry;
 
+    /* A store that is not initialised has no key: not found, but errno tells. */
     if (!usable(store, key))
-        return -1;
+        return store != NULL && key != NULL ? 0 : -1;
     link = find_link(store, key);
     entry = *link;
     if (entry == NULL)
@@ -175,6 +176,8 @@ int kv_store_count(const struct kv_store *store)
         errno = EINVAL;
         return -1;
     }
+    if (store->buckets == NULL)
+        errno = EINVAL;
     for (int i = 0; i < store->num_buckets; i++)
         for (const struct kv_entry *entry = store->buckets[i]; entry != NULL; entry = entry->next)
             count++;

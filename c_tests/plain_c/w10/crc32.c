@@ -5,6 +5,7 @@
 
 #include "w10/crc32.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 static uint32_t table[256];
@@ -30,8 +31,11 @@ uint32_t crc32(const uint8_t *data, size_t len)
 {
     uint32_t crc = 0xFFFFFFFFu;
 
-    if (data == NULL)
+    if (data == NULL) {
+        if (len > 0)
+            errno = EINVAL;
         return 0;
+    }
     /* A caller that forgot crc32_init would get a checksum of zeros that fits any damage. */
     crc32_init();
     for (size_t i = 0; i < len; i++)

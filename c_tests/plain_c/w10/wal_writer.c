@@ -228,7 +228,7 @@ int (wal_open)(struct wal_writer *writer, const char *path)
 {
     int fd;
 
-    if (writer == NULL || path == NULL) {
+    if (writer == NULL || path == NULL || path[0] == '\0') {
         errno = EINVAL;
         return -1;
     }

@@ -11,7 +11,12 @@
 #include "w11/repl_ack.h"
 #include "w11/repl_config.h"
 
-enum { PLAIN_DEADLINE_MS = 5000, PLAIN_FRAME_MAX = 4 + WAL_RECORD_MAX };
+/* A test of deadlines may make them shorter. */
+#ifndef PLAIN_DEADLINE_MS
+#define PLAIN_DEADLINE_MS 5000
+#endif
+
+enum { PLAIN_FRAME_MAX = 4 + WAL_RECORD_MAX };
 
 static inline int64_t plain_now_ms(void)
 {
@@ -50,6 +55,10 @@ void plain_refresh_acks(const struct replication_config *config);
 int plain_has_acked(const struct replication_config *config, int index, uint64_t lsn);
 void plain_use_up_ack(const struct replication_config *config, int index, uint64_t lsn);
 
+/* repl_set_wal's path for this config, or NULL. */
+const char *plain_wal_path(const struct replication_config *config);
+int plain_set_wal_path(const struct replication_config *config, const char *path);
+
 /* In repl_ship.c. ----------------------------------------------------------------------------------------------------- */
 
 /* Sends one frame to one follower within PLAIN_DEADLINE_MS. When that is not possible the follower is offline. 0, -1. */
@@ -60,8 +69,5 @@ int plain_ship_again(struct replication_config *config, int index, uint64_t lsn)
 
 /* Exactly len bytes before the deadline, or -1: ENOTCONN when the peer closed, ETIMEDOUT. */
 int plain_recv_until(int fd, void *buf, size_t len, int64_t deadline);
-
-/* repl_set_wal's path for this config, or NULL. */
-const char *plain_wal_path(const struct replication_config *config);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -36,6 +37,10 @@ struct ack_memory {
 
 static struct ack_memory memories[MAX_FOLLOWERS];
 
+/* The leader's log, for the config that named it. */
+static char wal_path[PATH_MAX];
+static const struct replication_config *wal_path_owner;
+
 int repl_config_init(struct replication_config *config)
 {
     if (config == NULL) {
@@ -51,7 +56,25 @@ int repl_config_init(struct replication_config *config)
     for (int i = 0; i < MAX_FOLLOWERS; i++)
         if (memories[i].config == config)
             memset(&memories[i], 0, sizeof memories[i]);
+    if (wal_path_owner == config)
+        wal_path_owner = NULL;
     return 0;
+}
+
+int plain_set_wal_path(const struct replication_config *config, const char *path)
+{
+    if (strlen(path) >= sizeof wal_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(wal_path, path);
+    wal_path_owner = config;
+    return 0;
+}
+
+const char *plain_wal_path(const struct replication_config *config)
+{
+    return config == wal_path_owner ? wal_path : NULL;
 }
 
 int plain_follower_count_ok(const struct replication_config *config)

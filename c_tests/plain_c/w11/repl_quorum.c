@@ -128,6 +128,11 @@ int repl_wait_quorum(struct replication_config *config, uint64_t lsn, int timeou
 
     if (!plain_follower_count_ok(config))
         return -1;
+    /* LSNs begin with 1. */
+    if (lsn == 0) {
+        errno = EINVAL;
+        return -1;
+    }
     if (config->follower_count == 0)
         return 0;
     wait.deadline = timeout_ms < 0 ? -1 : plain_now_ms() + timeout_ms;

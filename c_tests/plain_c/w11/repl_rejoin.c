@@ -68,6 +68,14 @@ static int replace_connection(int leader_fd)
     return rc;
 }
 
+int repl_set_wal(struct replication_config *config, const char *path)
+{
+    if (config != NULL && path != NULL && path[0] != '\0')
+        return plain_set_wal_path(config, path);
+    errno = EINVAL;
+    return -1;
+}
+
 int repl_follower_rejoin(int leader_fd, uint64_t last_applied_lsn)
 {
     int fd;
@@ -163,7 +171,8 @@ static int ship_rest(struct replication_config *config, int index, int wal_fd)
             return -1;
         count++;
     }
-    if (got == PLAIN_END)
+    /* A record of which only the beginning is there is being written, or was when the leader crashed: no part of the log yet. */
+    if (got == PLAIN_END || got == PLAIN_CUT)
         return count;
     if (got != PLAIN_ERROR)
         errno = EBADMSG;
@@ -189,8 +198,12 @@ int repl_catch_up(struct replication_config *config, int follower_index, uint64_
     wal_fd = open(path != NULL ? path : "leader.wal", O_RDONLY | O_CLOEXEC);
     if (wal_fd < 0)
         return -1;
-    if (find_position(wal_fd, follower_lsn) == 0)
+    if (find_position(wal_fd, follower_lsn) == 0) {
         count = ship_rest(config, follower_index, wal_fd);
+        /* What it has now ends in the middle of what it lacks. */
+        if (count < 0 && config->followers[follower_index].fd >= 0)
+            plain_mark_offline(config, follower_index, "catch-up failed");
+    }
     saved = errno;
     close(wal_fd);
     errno = saved;

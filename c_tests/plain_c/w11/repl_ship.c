@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,9 +27,6 @@ _Static_assert(sizeof(struct repl_ack) == 16, "an ack is 16 bytes on the wire");
 /* The frame shipped last, for a follower that received it damaged. One leader in a process at a time. */
 static uint8_t last_frame[PLAIN_FRAME_MAX];
 static size_t last_frame_len;
-
-static char wal_path[PATH_MAX];
-static const struct replication_config *wal_path_owner;
 
 /* Waits for events, through signals. 1, 0 at the deadline, -1. */
 static int wait_for(int fd, short events, int64_t deadline)
@@ -238,22 +234,6 @@ int repl_ship_record(struct replication_config *config, const uint8_t *encoded_b
             shipped++;
     }
     return shipped;
-}
-
-int repl_set_wal(struct replication_config *config, const char *path)
-{
-    if (config == NULL || path == NULL || strlen(path) >= sizeof wal_path) {
-        errno = EINVAL;
-        return -1;
-    }
-    strcpy(wal_path, path);
-    wal_path_owner = config;
-    return 0;
-}
-
-const char *plain_wal_path(const struct replication_config *config)
-{
-    return config == wal_path_owner ? wal_path : NULL;
 }
 
 static int decodes(const uint8_t *bytes, size_t len)
