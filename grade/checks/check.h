@@ -5,8 +5,8 @@
  *   prog ID       runs one check in the current directory, which is empty and its own
  *
  * The verdict goes to the file that LOGSHIP_RESULT names, so that nothing a student's code prints can be taken for it:
- * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen". The exit code is 0 or 1. A program that ends without a verdict
- * (exit() in a student's function, a crash, a signal) has failed, whatever its exit code.
+ * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen". The exit code is 0 or 1. A program that ends without a
+ * verdict (exit() in a student's function, a crash, a signal) has failed, whatever its exit code.
  *
  * Checks call only what the lessons name. They run in a process of their own; the first EXPECT that fails ends it. */
 #ifndef LOGSHIP_CHECK_H
