@@ -137,6 +137,9 @@ static inline int check_main(int argc, char **argv, const struct check *checks, 
                 close(check_result_fd);
                 check_result_fd = high;
             }
+#ifdef CHECK_PREPARE
+            CHECK_PREPARE();
+#endif
             c->run();
             check_verdict("PASS\n");
             /* The descriptor goes too, so that a tool that counts open descriptors at exit finds only the student's. */
