@@ -5,8 +5,8 @@
  *   prog ID       runs one check in the current directory, which is empty and its own
  *
  * The verdict goes to the file that LOGSHIP_RESULT names, so that nothing a student's code prints can be taken for it:
- * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen". The exit code is 0 or 1. A program that ends without a verdict
- * (exit() in a student's function, a crash, a signal) has failed, whatever its exit code.
+ * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen". The exit code is 0 or 1. A program that ends without a
+ * verdict (exit() in a student's function, a crash, a signal) has failed, whatever its exit code.
  *
  * Checks call only what the lessons name. They run in a process of their own; the first EXPECT that fails ends it. */
 #ifndef LOGSHIP_CHECK_H
@@ -137,6 +137,9 @@ static inline int check_main(int argc, char **argv, const struct check *checks, 
                 close(check_result_fd);
                 check_result_fd = high;
             }
+#ifdef CHECK_PREPARE
+            CHECK_PREPARE();
+#endif
             c->run();
             check_verdict("PASS\n");
             /* The descriptor goes too, so that a tool that counts open descriptors at exit finds only the student's. */

@@ -1,0 +1,289 @@
+/* What the check programs of more than one week need: the two places where students read the lessons differently,
+ * records and files, and children that can neither hang a check nor outlive it. */
+#ifndef LOGSHIP_CHECK_COURSE_H
+#define LOGSHIP_CHECK_COURSE_H
+
+/* The lesson's crc32 needs it and the lesson's programs call it first, so a student may count on that. */
+#include "w10/crc32.h"
+#define CHECK_PREPARE crc32_init
+
+#include "check.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "w09/kv_store.h"
+#include "w10/wal_record.h"
+#include "w10/wal_writer.h"
+
+/* ---- what students write differently -------------------------------------------------------------------------- */
+
+/* Half of the students give kv_store_init a second argument, the number of buckets. A function that takes one does not
+ * look at the register of the second. The header's macro does not get at the name: no parenthesis opens after it. */
+static inline int check_store_init(struct kv_store *store)
+{
+    int (*init)(struct kv_store *, int) = (int (*)(struct kv_store *, int))(void (*)(void))kv_store_init;
+
+    return init(store, 1024);
+}
+
+#define CHECK_STORE_INIT(store) check_store_init(store)
+
+#ifndef GRADE_WAL_OPEN_PATH
+
+#define CHECK_WAL_OPEN(writer, path) wal_open((writer), (path))
+
+#else
+
+/* The student's wal_open(path) returns a writer of its own, which wal_close frees: the check works on a copy, and
+ * closing the copy closes the original. */
+static struct wal_writer *check_originals[16];
+
+static inline int check_wal_open(struct wal_writer *writer, const char *path)
+{
+    struct wal_writer *original = wal_open_path(path);
+
+    if (original == NULL)
+        return -1;
+    *writer = *original;
+    for (size_t i = 0; i < sizeof check_originals / sizeof check_originals[0]; i++) {
+        if (check_originals[i] == NULL) {
+            check_originals[i] = original;
+            return 0;
+        }
+    }
+    check_fail("the check's own preparation: logs open at once", "at most 16", "more");
+}
+
+static inline int check_wal_close(struct wal_writer *writer)
+{
+    for (size_t i = 0; i < sizeof check_originals / sizeof check_originals[0]; i++) {
+        struct wal_writer *original = check_originals[i];
+
+        if (original != NULL && original->fd == writer->fd) {
+            check_originals[i] = NULL;
+            *original = *writer;
+            writer->fd = -1;
+            return wal_close(original);
+        }
+    }
+    return wal_close(writer);
+}
+
+#define CHECK_WAL_OPEN(writer, path) check_wal_open((writer), (path))
+#define wal_close(writer) check_wal_close(writer)
+
+#endif
+
+/* ---- records -------------------------------------------------------------------------------------------------- */
+
+/* The record borrows key and value: it must not be given to wal_record_free. */
+static inline struct wal_record check_set_record(const char *key, const char *value, uint64_t timestamp)
+{
+    struct wal_record record;
+
+    memset(&record, 0, sizeof record);
+    record.op = WAL_OP_SET;
+    record.key = (char *)(uintptr_t)key;
+    record.key_len = (uint16_t)strlen(key);
+    record.value = (char *)(uintptr_t)value;
+    record.value_len = (uint16_t)strlen(value);
+    record.timestamp = timestamp;
+    return record;
+}
+
+static inline struct wal_record check_del_record(const char *key, uint64_t timestamp)
+{
+    struct wal_record record;
+
+    memset(&record, 0, sizeof record);
+    record.op = WAL_OP_DEL;
+    record.key = (char *)(uintptr_t)key;
+    record.key_len = (uint16_t)strlen(key);
+    record.timestamp = timestamp;
+    return record;
+}
+
+/* The bytes of a record, by the code that is checked. */
+static inline size_t check_encode(const struct wal_record *record, uint8_t *buffer, size_t size)
+{
+    int n = wal_record_encode(record, buffer, size);
+
+    EXPECT(n > 0 && (size_t)n <= size, "what wal_record_encode returns for a record that fits", "the number of bytes",
+           "%d", n);
+    return (size_t)n;
+}
+
+/* ---- the store ------------------------------------------------------------------------------------------------- */
+
+/* By walking the buckets: no course function counts keys. Ends on a chain that is a ring. */
+static inline int check_count_keys(const struct kv_store *store)
+{
+    int keys = 0;
+
+    for (int i = 0; i < store->num_buckets; i++) {
+        for (const struct kv_entry *entry = store->buckets[i]; entry != NULL; entry = entry->next) {
+            keys++;
+            EXPECT(keys <= 10000000, "a walk over the buckets of the store", "it ends", "a chain without end");
+        }
+    }
+    return keys;
+}
+
+/* `what` says which store; a key of `want` that is missing or different is named. */
+static inline void check_same_store(const struct kv_store *want, const struct kv_store *seen, const char *what)
+{
+    char text[300];
+
+    for (int i = 0; i < want->num_buckets; i++) {
+        for (const struct kv_entry *entry = want->buckets[i]; entry != NULL; entry = entry->next) {
+            snprintf(text, sizeof text, "%s: GET %.60s", what, entry->key);
+            check_expect_string(entry->value, kv_store_get(seen, entry->key), text);
+        }
+    }
+    snprintf(text, sizeof text, "%s: number of keys", what);
+    EXPECT_INT(check_count_keys(want), check_count_keys(seen), text);
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------------- */
+
+/* -1 if there is none. */
+static inline long long check_file_size(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 ? (long long)info.st_size : -1;
+}
+
+/* The whole file, for free(3). One byte more is allocated, so that an empty file has an address too. */
+static inline uint8_t *check_read_file(const char *path, size_t *len)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    long long size = check_file_size(path);
+    uint8_t *bytes;
+    size_t got = 0;
+
+    REQUIRE(fd >= 0 && size >= 0, "open a file to look at it");
+    bytes = (uint8_t *)malloc((size_t)size + 1);
+    REQUIRE(bytes != NULL, "memory for a file");
+    while (got < (size_t)size) {
+        ssize_t n = syscall(SYS_read, fd, bytes + got, (size_t)size - got);
+
+        if (n == 0)
+            break;
+        REQUIRE(n > 0 || errno == EINTR, "read a file");
+        got += n > 0 ? (size_t)n : 0;
+    }
+    close(fd);
+    *len = got;
+    return bytes;
+}
+
+/* Replaces the file. */
+static inline void check_write_file(const char *path, const void *bytes, size_t len)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    REQUIRE(fd >= 0, "make a file");
+    /* Not write(): a check program may have one of its own that writes half. */
+    REQUIRE(syscall(SYS_write, fd, bytes, len) == (long)len, "write a file");
+    REQUIRE(close(fd) == 0, "close a file");
+}
+
+/* Inverts bytes: unlike a fixed pattern, that always changes them. */
+static inline void check_garble_file(const char *path, uint64_t offset, size_t len)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    uint8_t byte;
+
+    REQUIRE(fd >= 0, "open a file to damage it");
+    for (size_t i = 0; i < len; i++) {
+        REQUIRE(pread(fd, &byte, 1, (off_t)(offset + i)) == 1, "read a byte to damage");
+        byte = (uint8_t)~byte;
+        REQUIRE(pwrite(fd, &byte, 1, (off_t)(offset + i)) == 1, "damage a byte");
+    }
+    close(fd);
+}
+
+/* ---- time and children ------------------------------------------------------------------------------------------ */
+
+static inline long long check_now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* As fork(); the child is killed when this process ends, however that comes. */
+static inline pid_t check_fork(void)
+{
+    pid_t parent = getpid(), pid;
+
+    fflush(NULL);
+    pid = fork();
+    REQUIRE(pid >= 0, "fork");
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(3);
+    }
+    return pid;
+}
+
+/* Waits for a child for at most `timeout_ms`, then kills it: a check never hangs here. The status is waitpid's, or -1
+ * if the child had to be killed. Either way it is reaped. */
+static inline int check_wait_ms(pid_t pid, int timeout_ms)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0), status = 0, ended = 1;
+    long long end = check_now_ms() + timeout_ms;
+
+    REQUIRE(fd >= 0, "pidfd_open");
+    for (;;) {
+        struct pollfd ready = { .fd = fd, .events = POLLIN, .revents = 0 };
+        long long left = end - check_now_ms();
+        int n = poll(&ready, 1, left > 0 ? (int)left : 0);
+
+        if (n > 0)
+            break;
+        if (n == 0) {
+            kill(pid, SIGKILL);
+            ended = 0;
+            break;
+        }
+    }
+    close(fd);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return ended ? status : -1;
+}
+
+static inline int check_verdict_given(void)
+{
+    struct stat info;
+
+    return fstat(check_result_fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
+}
+
+/* Waits for a child that must end with exit code 0. A verdict that the child gave stands; `what` is for those that
+ * ended without one. */
+static inline void check_join(pid_t pid, int timeout_ms, const char *what)
+{
+    int status = check_wait_ms(pid, timeout_ms);
+
+    if (status == 0)
+        return;
+    if (check_verdict_given())
+        _exit(1);
+    EXPECT(status != -1, what, "it ends", "it was still running after %d ms", timeout_ms);
+    EXPECT(!WIFSIGNALED(status), what, "it ends with exit code 0", "signal %d (%s)", WTERMSIG(status),
+           strsignal(WTERMSIG(status)));
+    EXPECT_INT(0, WEXITSTATUS(status), what);
+}
+
+#endif
