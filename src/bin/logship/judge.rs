@@ -298,14 +298,14 @@ fn row(
         why: None,
     };
     judged.checks = checks.len();
-    let mut ran = 0;
+    let (mut ran, mut under_valgrind) = (0, 0);
     for (task, verdict) in done {
         let (check, seen_in) = match task {
             Task::Check { check, mode } if all[*check].requirement == requirement.id => {
                 (all.get(*check), place(built, *mode))
             }
             Task::Valgrind { check, requirement: decided } if *decided == requirement.id => {
-                judged.checks += 1;
+                under_valgrind += 1;
                 (all.get(*check), Seen::Valgrind)
             }
             Task::Harness { requirement: decided, .. } if *decided == requirement.id => (None, Seen::Harness),
@@ -329,6 +329,7 @@ fn row(
             });
         }
     }
+    judged.checks += under_valgrind;
     let mut before = build_failures(requirement.id, &checks, built);
     before.append(&mut judged.failures);
     judged.failures = before;
@@ -337,7 +338,7 @@ fn row(
     let by_valgrind = course::UNDER_VALGRIND.iter().find(|(id, _)| *id == requirement.id);
     if !judged.failures.is_empty() {
         judged.status = Status::Fail;
-    } else if let (Some((_, harness)), true) = (by_valgrind, ran == checks.len()) {
+    } else if let (Some((_, harness)), true) = (by_valgrind, under_valgrind == 0) {
         // Nothing ran under valgrind.
         judged.status = Status::NotJudged;
         judged.why = Some(match wanted.valgrind {
