@@ -122,7 +122,7 @@ impl Workshop<'_> {
                 None => Vec::new(),
                 Some(_) => (unit.file.functions.iter().copied())
                     .filter(|names| !names.split(' ').any(has))
-                    .map(|names| names.split(' ').next().unwrap_or(names))
+                    .map(|names| names.split(' ').next().unwrap_or(names).trim_start_matches("logship_"))
                     .collect(),
             })
             .collect();
@@ -232,7 +232,7 @@ impl Workshop<'_> {
         let path = room.path("probe.c");
         fs::write(&path, text).map_err(io(&path))?;
         let mut command = self.compiler(WalOpen::TwoArguments);
-        command.extend([OsString::from("-w"), "-Werror=incompatible-pointer-types".into(), path.into()]);
+        command.extend([OsString::from("-Werror=incompatible-pointer-types"), path.into()]);
         Ok(room.tool(&command))
     }
 

@@ -6,7 +6,7 @@ use crate::course::{self, Quest};
 use crate::kit::words;
 use crate::sandbox::{End, MIB, Outcome, in_parallel, limits};
 use crate::student::copy_again;
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, last_line};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -270,10 +270,9 @@ fn harness_verdict(what: &str, expected: &str, outcome: &Outcome, how: &str) -> 
     match (&outcome.end, says_so) {
         (End::Exit(0), true) => Verdict::Pass,
         (end, _) => {
-            let last = outcome.output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+            let last = last_line(&outcome.output).unwrap_or_else(|| "there is none".to_owned());
             let how = if *end == End::Exit(0) { "exit code 0" } else { how };
-            let last: String = last.chars().filter(|character| !character.is_control()).take(200).collect();
-            Verdict::fail(what, expected, format!("{how}; the last line is: {last}"))
+            Verdict::fail(what, expected, format!("{how}; its last line: {last}"))
         }
     }
 }

@@ -79,8 +79,9 @@ fn apart() {
 fn private_tmp() -> Result<(), Box<dyn std::error::Error>> {
     use nix::mount::{MsFlags, mount};
     const NONE: Option<&str> = None;
-    let run = std::fs::File::open(".")?;
     unshare(CloneFlags::CLONE_NEWNS)?;
+    // After unshare: a descriptor from before would be of a mount that the new namespace does not have.
+    let run = std::fs::File::open(".")?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("size=64m,mode=1777"))?;
     std::fs::create_dir("/tmp/run")?;

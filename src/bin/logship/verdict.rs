@@ -43,6 +43,12 @@ impl Verdict {
     }
 }
 
+/// The last line that a program printed, if it printed any: an assertion, malloc's complaint.
+pub(crate) fn last_line(output: &str) -> Option<String> {
+    let line = output.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.chars().filter(|character| !character.is_control()).take(200).collect())
+}
+
 /// Valgrind's first error with the student's line: "Invalid read of size 1 at wal_record_decode (wal_record.c:88)".
 fn first_complaint(log: &str) -> String {
     let mut lines = log.lines().map(|line| match line.strip_prefix("==") {
