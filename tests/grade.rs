@@ -1,5 +1,5 @@
-//! The command `logship grade` from outside, with small checks of its own (tests/grade_small) on submissions that are made
-//! to go wrong. That the lessons' checks are right is for tests/grade_canaries.rs.
+//! The command `logship grade` from outside, with small checks of its own (tests/grade_small) on submissions that are
+//! made to go wrong. That the lessons' checks are right is for tests/grade_canaries.rs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -306,8 +306,8 @@ fn both_forms_of_wal_open_are_found_out() {
     assert!(graded.notes("large").contains("struct wal_writer has 112 bytes, in the lesson it has 16"));
 }
 
-/// A program that sees nothing of any other's files, and has the course's ports for itself, only if each has a /tmp and a
-/// network of its own, which takes root.
+/// A program that sees nothing of any other's files, and has the course's ports for itself, only if each has a /tmp and
+/// a network of its own, which takes root.
 #[test]
 fn a_check_reaches_no_other_submission() {
     let desk = Desk::new();

@@ -1,4 +1,5 @@
-//! A submission's objects and programs: gcc, nm, objcopy, and small files that are compiled only to see whether they do.
+//! A submission's objects and programs: gcc, nm, objcopy, and small files that are compiled only to see whether they
+//! do.
 
 use crate::course::File;
 use crate::kit::{Kit, SYSTEM_LIBRARIES, WalOpen, io, words};
@@ -246,8 +247,8 @@ impl Workshop<'_> {
         Ok(if outcome.end == End::Exit(0) { WalOpen::Path } else { WalOpen::TwoArguments })
     }
 
-    /// The checks make these structs themselves, as large as the lessons say. One that is larger in the submission's own
-    /// header is the most likely reason for whatever fails, so it is said.
+    /// The checks make these structs themselves, as large as the lessons say. One that is larger in the submission's
+    /// own header is the most likely reason for whatever fails, so it is said.
     fn layout_notes(&self) -> Result<Vec<String>, String> {
         const STRUCTS: [(&str, &str, &str); 5] = [
             ("kv_store.h", "w09", "kv_store"),
@@ -274,7 +275,7 @@ impl Workshop<'_> {
                 && theirs != ours
             {
                 notes.push(format!(
-                    "{name}: struct {tag} has {theirs} bytes, in the lesson it has {ours}: checks that make one may fail"
+                    "{name}: struct {tag} has {theirs} bytes, in the lesson it has {ours}: checks make one themselves"
                 ));
             }
         }

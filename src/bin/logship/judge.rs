@@ -123,8 +123,8 @@ fn key(program: usize, mode: Mode) -> (usize, Option<usize>) {
     }
 }
 
-/// Runs everything that is wanted and says what it came to, a row a requirement. `progress` is told of the number of runs
-/// to come, and then of each that is done.
+/// Runs everything that is wanted and says what it came to, a row a requirement. `progress` is told of the number of
+/// runs to come, and then of each that is done.
 pub(crate) fn judge(
     shop: &Workshop<'_>,
     built: &Built,
@@ -367,8 +367,8 @@ fn place(built: &Built, mode: Mode) -> Seen {
     }
 }
 
-/// Files that a requirement's checks judge and that are missing, do not compile, or lack a function. The store belongs to
-/// no quest: whoever hands in W10 alone has logship's.
+/// Files that a requirement's checks judge and that are missing, do not compile, or lack a function. The store belongs
+/// to no quest: whoever hands in W10 alone has logship's.
 fn build_failures(requirement: &str, checks: &[&Check], built: &Built) -> Vec<Failure> {
     let mut failures = Vec::new();
     let judges = |unit: &&Unit| checks.iter().any(|check| check.files.iter().any(|name| name == unit.file.name));

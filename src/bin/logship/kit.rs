@@ -130,8 +130,8 @@ impl Kit {
         Ok(kit)
     }
 
-    /// Every function of the course weak, so that a submission's own wins, however the library was built; and without the
-    /// debug information, which every link of every program would read again.
+    /// Every function of the course weak, so that a submission's own wins, however the library was built; and without
+    /// the debug information, which every link of every program would read again.
     fn copy_library(&self, from: &Path, sandbox: &Sandbox) -> Result<(), String> {
         let copy = self.directory.join("whole.a");
         fs::copy(from, &copy).map_err(io(from))?;

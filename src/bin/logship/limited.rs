@@ -1,8 +1,8 @@
 //! The last step before a student's program: limits on oneself, then exec(2). They hold for every child, and as another
 //! user none of it can be undone.
 //!
-//! Apart means, where the system lets us: a network that holds nothing but a loopback of its own, so that no port is ever
-//! taken, and a /tmp of its own, in which no other submission's files are.
+//! Apart means, where the system lets us: a network that holds nothing but a loopback of its own, so that no port is
+//! ever taken, and a /tmp of its own, in which no other submission's files are.
 
 use crate::args::Order;
 use crate::processes;

@@ -1,7 +1,8 @@
 //! Which processes descend from one, and how to end them all.
 //!
-//! The watcher is a subreaper: a process whose parent has ended becomes the watcher's child, whatever session or group it
-//! went to, so what /proc says of parents leads to every one. (Looked up in all of /proc: not every kernel lists children.)
+//! The watcher is a subreaper: a process whose parent has ended becomes the watcher's child, whatever session or group
+//! it went to, so what /proc says of parents leads to every one. (Looked up in all of /proc: not every kernel lists
+//! children.)
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};

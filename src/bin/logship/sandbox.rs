@@ -1,7 +1,8 @@
 //! Runs programs that are not trusted, each in a directory, a session and (if we are root) as a user of its own.
 //!
-//! A run has three things under one directory: `work`, empty, in which it runs; `result`, into which it may write too; and
-//! what the grader puts beside them, which it may only read. When [`Room::run`] comes back none of its processes is left.
+//! A run has three things under one directory: `work`, empty, in which it runs; `result`, into which it may write too;
+//! and what the grader puts beside them, which it may only read. When [`Room::run`] comes back none of its processes is
+//! left.
 
 use crate::args::{Limits, Order};
 use std::ffi::OsString;
@@ -100,8 +101,8 @@ pub(crate) struct Sandbox {
     pub(crate) keep: bool,
 }
 
-/// A user, held by a socket name in the abstract namespace, which the kernel frees whatever becomes of us: two graders at
-/// a time on one machine don't share one.
+/// A user, held by a socket name in the abstract namespace, which the kernel frees whatever becomes of us: two graders
+/// at a time on one machine don't share one.
 struct Place {
     user: Option<u32>,
     _held: Option<UnixDatagram>,
@@ -235,8 +236,8 @@ impl Room<'_> {
         self.run(command, &[], "work", limits, false)
     }
 
-    /// A student's program: it has a network and a /tmp of its own, where we may make them. `inside` is where it runs; it
-    /// says `..` for the run's directory, whose path is another there.
+    /// A student's program: it has a network and a /tmp of its own, where we may make them. `inside` is where it runs;
+    /// it says `..` for the run's directory, whose path is another there.
     pub(crate) fn run(
         &self,
         command: &[OsString],

@@ -39,7 +39,7 @@ impl Submission {
         }
         let is_other = |path: &&PathBuf| {
             let is_c = path.extension().is_some_and(|extension| extension == "c");
-            is_c && !path.file_name().is_some_and(|name| course::file(&name.to_string_lossy()).is_some())
+            is_c && path.file_name().is_none_or(|name| course::file(&name.to_string_lossy()).is_none())
         };
         let others = found.iter().filter(is_other).cloned().collect();
         Ok(Submission { source, files, others, notes })

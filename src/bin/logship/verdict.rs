@@ -15,8 +15,8 @@ impl Verdict {
         Verdict::Fail { what: what.to_owned(), expected: expected.to_owned(), seen: seen.into() }
     }
 
-    /// From the file that the check has written, and how it ended. A failure that it wrote itself says the most; else the
-    /// program must have ended as a check does, or something in the student's code ended it.
+    /// From the file that the check has written, and how it ended. A failure that it wrote itself says the most; else
+    /// the program must have ended as a check does, or something in the student's code ended it.
     pub(crate) fn of(written: &str, outcome: &Outcome, limits: &Limits) -> Verdict {
         let failure = written.lines().find_map(|line| line.strip_prefix("FAIL\t"));
         if let Some(failure) = failure {
