@@ -105,3 +105,11 @@ canaries: tools
 
 clean:
 	$(CARGO) clean
+
+# A student's files by the checks of the lessons, docs/grading.md: make grade STUDENT=DIR [GRADE="--json --no-valgrind"]
+.PHONY: grade
+grade: tools
+	@$(call need,objcopy,binutils)
+	@test -n "$(STUDENT)" || { echo "make grade STUDENT=DIR" >&2; exit 1; }
+	@$(CARGO) build --quiet --release --lib --bin logship
+	@$(RELEASE)/logship grade $(GRADE) --checks grade/checks --lib $(RELEASE)/liblogship.a --include include "$(STUDENT)"

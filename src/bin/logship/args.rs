@@ -49,6 +49,12 @@ pub(crate) struct Grade {
     /// Only the checks of a lesson (w11-l03) or a week (w11)
     #[arg(long, value_name = "LESSON")]
     pub(crate) lesson: Option<String>,
+    /// Only this check (several: name each); a requirement without checks is not judged
+    #[arg(long, value_name = "CHECK")]
+    pub(crate) check: Vec<String>,
+    /// Submissions in a file, a line each: the directory, a tab, the checks that it is for, parted by commas
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) plan: Option<PathBuf>,
     /// So many submissions at once
     #[arg(short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,

@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::build::Workshop;
+use crate::checks::Check;
 use crate::judge::{self, Status, Valgrind, Wanted};
 use crate::kit::{self, Kit};
 use crate::report::{self, Report};
@@ -18,8 +19,8 @@ use std::time::Instant;
 
 /// The exit code: 0 all pass, 1 some fail, 2 something could not be graded.
 pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
-    let directories = submissions(options)?;
     let wanted = wanted(options)?;
+    let submissions = submissions(options, &wanted)?;
     // Every run must be able to read what is made here; what it may not read is made so.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -36,22 +37,16 @@ pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
         eprintln!("logship: the scratch directory is {}", scratch.path().display());
     }
     let kit = Kit::prepare(options, scratch.path(), &sandbox)?;
-    if let Some(lesson) = &wanted.lesson {
-        let known =
-            |check: &crate::checks::Check| check.lesson == *lesson || check.lesson.split('-').next() == Some(lesson);
-        if !kit.checks.iter().any(known) {
-            return Err(format!("--lesson {lesson}: the kit has no check of it"));
-        }
-    }
+    known(&kit, submissions.iter().map(|(_, wanted)| wanted))?;
     let bar = progress_bar();
     let one_harness_at_a_time = Mutex::new(());
-    let reports = in_parallel(&directories, usize::from(options.jobs), |directory| {
+    let reports = in_parallel(&submissions, usize::from(options.jobs), |(directory, wanted)| {
         let begin = Instant::now();
         let progress = |more: Option<usize>| match more {
             Some(count) => bar.inc_length(u64::try_from(count).unwrap_or(0)),
             None => bar.inc(1),
         };
-        let done = one(directory, scratch.path(), &sandbox, &kit, &wanted, &one_harness_at_a_time, &progress);
+        let done = one(directory, scratch.path(), &sandbox, &kit, wanted, &one_harness_at_a_time, &progress);
         let mut report = done.unwrap_or_else(|error| failed(directory, error));
         report.seconds = seconds_since(begin);
         report
@@ -73,8 +68,8 @@ pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
     })
 }
 
-/// The directories, in the order in which they were named; those of a parent by name.
-fn submissions(options: &args::Grade) -> Result<Vec<PathBuf>, String> {
+/// The directories, in the order in which they were named, those of a parent by name, and what is wanted of each.
+fn submissions(options: &args::Grade, wanted: &Wanted) -> Result<Vec<(PathBuf, Wanted)>, String> {
     let mut directories = options.dirs.clone();
     for parent in &options.each {
         let entries = std::fs::read_dir(parent).map_err(kit::io(parent))?;
@@ -84,13 +79,36 @@ fn submissions(options: &args::Grade) -> Result<Vec<PathBuf>, String> {
         below.sort();
         directories.extend(below);
     }
-    if directories.is_empty() {
+    let mut submissions: Vec<(PathBuf, Wanted)> =
+        directories.into_iter().map(|directory| (directory, wanted.clone())).collect();
+    if let Some(plan) = &options.plan {
+        for line in std::fs::read_to_string(plan).map_err(kit::io(plan))?.lines() {
+            let (directory, checks) = line.split_once('\t').ok_or("a line of the plan has no tab")?;
+            let checks = checks.split(',').map(str::to_owned).collect();
+            submissions.push((directory.into(), Wanted { checks, ..wanted.clone() }));
+        }
+    }
+    if submissions.is_empty() {
         return Err("no submission was named: logship grade DIR".to_owned());
     }
-    match directories.iter().find(|directory| !directory.is_dir()) {
-        Some(wrong) => Err(format!("{}: no such directory", wrong.display())),
-        None => Ok(directories),
+    match submissions.iter().find(|(directory, _)| !directory.is_dir()) {
+        Some((wrong, _)) => Err(format!("{}: no such directory", wrong.display())),
+        None => Ok(submissions),
     }
+}
+
+/// Does the kit have what is wanted?
+fn known<'a>(kit: &Kit, wanted: impl Iterator<Item = &'a Wanted>) -> Result<(), String> {
+    for wanted in wanted {
+        let of_lesson = |check: &&Check| wanted.has(&check.lesson);
+        if let (None, Some(lesson)) = (kit.checks.iter().find(of_lesson), &wanted.lesson) {
+            return Err(format!("--lesson {lesson}: the kit has no check of it"));
+        }
+        if let Some(unknown) = wanted.checks.iter().find(|id| !kit.checks.iter().any(|check| check.id == **id)) {
+            return Err(format!("the kit has no check {unknown}"));
+        }
+    }
+    Ok(())
 }
 
 fn wanted(options: &args::Grade) -> Result<Wanted, String> {
@@ -104,7 +122,7 @@ fn wanted(options: &args::Grade) -> Result<Wanted, String> {
     if valgrind == Valgrind::Missing {
         eprintln!("logship: valgrind is missing, so W10-R8 and W11-R9 are not judged: apt-get install valgrind");
     }
-    Ok(Wanted { lesson: options.lesson.clone(), valgrind })
+    Ok(Wanted { lesson: options.lesson.clone(), checks: options.check.clone(), valgrind })
 }
 
 /// One submission.

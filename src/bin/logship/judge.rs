@@ -20,6 +20,8 @@ use std::time::Duration;
 pub(crate) struct Wanted {
     /// A lesson or a week; all if there is none.
     pub(crate) lesson: Option<String>,
+    /// Some checks by name; all if there is none.
+    pub(crate) checks: Vec<String>,
     pub(crate) valgrind: Valgrind,
 }
 
@@ -95,13 +97,17 @@ pub(crate) struct Graded {
 }
 
 impl Wanted {
-    fn has(&self, lesson: &str) -> bool {
+    pub(crate) fn has(&self, lesson: &str) -> bool {
         self.lesson.as_ref().is_none_or(|wanted| lesson == wanted || lesson.split('-').next() == Some(wanted))
+    }
+
+    fn has_check(&self, check: &Check) -> bool {
+        self.has(&check.lesson) && (self.checks.is_empty() || self.checks.contains(&check.id))
     }
 
     /// Is all of the week asked for?
     fn has_week(&self, week: &str) -> bool {
-        self.lesson.as_ref().is_none_or(|wanted| wanted == week)
+        self.lesson.as_ref().is_none_or(|wanted| wanted == week) && self.checks.is_empty()
     }
 }
 
@@ -170,7 +176,7 @@ pub(crate) fn judge(
 fn tasks(shop: &Workshop<'_>, built: &Built, wanted: &Wanted) -> Vec<Task> {
     let has_object = |name: &str| built.units.iter().any(|unit| unit.file.name == name && unit.object.is_some());
     let (mut tasks, mut after) = (Vec::new(), Vec::new());
-    for (at, check) in shop.kit.checks.iter().enumerate().filter(|(_, check)| wanted.has(&check.lesson)) {
+    for (at, check) in shop.kit.checks.iter().enumerate().filter(|(_, check)| wanted.has_check(check)) {
         if !check.files.iter().any(|name| has_object(name)) {
             continue;
         }
@@ -180,14 +186,15 @@ fn tasks(shop: &Workshop<'_>, built: &Built, wanted: &Wanted) -> Vec<Task> {
             }
         }
         after.push(Task::Check { check: at, mode: Mode::Tree });
-        let under = course::UNDER_VALGRIND.iter().find(|(_, harness)| check.requirement == *harness);
+        let under = (course::UNDER_VALGRIND.iter())
+            .find(|(requirement, harness)| check.requirement == *harness || check.requirement == *requirement);
         if let (Some((requirement, _)), Valgrind::Use) = (under, wanted.valgrind) {
             tasks.push(Task::Valgrind { check: at, requirement });
         }
     }
     for (requirement, lesson) in course::OWN_HARNESS {
         let week = lesson.split('-').next().unwrap_or(lesson);
-        if let Some(script) = shop.submission.harness(week).filter(|_| wanted.has(lesson)) {
+        if let Some(script) = shop.submission.harness(week).filter(|_| wanted.has(lesson) && wanted.checks.is_empty()) {
             tasks.push(Task::Harness { requirement, lesson, script });
         }
     }
@@ -286,7 +293,7 @@ fn row(
     done: &[(Task, Verdict)],
 ) -> Option<Judged> {
     let all = &shop.kit.checks;
-    let of_it = |check: &&Check| check.requirement == requirement.id && wanted.has(&check.lesson);
+    let of_it = |check: &&Check| check.requirement == requirement.id && wanted.has_check(check);
     let checks: Vec<&Check> = all.iter().filter(of_it).collect();
     let mut judged = Judged {
         id: requirement.id,
@@ -333,31 +340,29 @@ fn row(
     before.append(&mut judged.failures);
     judged.failures = before;
 
-    let week = requirement.id[..3].to_lowercase();
+    // The two requirements that take valgrind are not judged by other checks alone.
     let by_valgrind = course::UNDER_VALGRIND.iter().find(|(id, _)| *id == requirement.id);
-    if !judged.failures.is_empty() {
-        judged.status = Status::Fail;
-    } else if let (Some((_, harness)), true) = (by_valgrind, under_valgrind == 0) {
-        // Nothing ran under valgrind.
-        judged.status = Status::NotJudged;
-        judged.why = Some(match wanted.valgrind {
+    let why = match (by_valgrind, checks.first()) {
+        (Some((_, harness)), _) if under_valgrind == 0 => match wanted.valgrind {
             Valgrind::LeaveOut => "valgrind was left out".to_owned(),
             Valgrind::Missing => "valgrind is missing: apt-get install valgrind".to_owned(),
             Valgrind::Use => format!("no check of {harness} could run"),
-        });
-        let any = all.iter().any(|check| check.requirement == *harness && wanted.has(&check.lesson));
-        return any.then_some(judged).or_else(|| None.filter(|_: &Judged| wanted.has_week(&week)));
-    } else if ran == 0 {
-        judged.status = Status::NotJudged;
-        judged.why = Some(match checks.first() {
-            Some(check) => format!("{} is not there: logship's stands in", check.files.join(", ")),
-            None => "the kit has no check of it".to_owned(),
-        });
-        if checks.is_empty() && !wanted.has_week(&week) {
-            return None;
-        }
+        },
+        (_, Some(check)) if ran == 0 => format!("{} is not there: logship's stands in", check.files.join(", ")),
+        (_, None) if ran == 0 => "the kit has no check of it".to_owned(),
+        _ => String::new(),
+    };
+    if !judged.failures.is_empty() {
+        judged.status = Status::Fail;
+    } else if !why.is_empty() {
+        (judged.status, judged.why) = (Status::NotJudged, Some(why));
     }
-    Some(judged)
+    let is_wanted = |id: &str| all.iter().any(|check| check.requirement == id && wanted.has_check(check));
+    let shown = judged.status != Status::NotJudged
+        || wanted.has_week(&requirement.id[..3].to_lowercase())
+        || is_wanted(requirement.id)
+        || by_valgrind.is_some_and(|(_, harness)| is_wanted(harness));
+    shown.then_some(judged)
 }
 
 fn place(built: &Built, mode: Mode) -> Seen {
@@ -444,7 +449,7 @@ mod tests {
     }
 
     fn w10(of: impl Fn(&str) -> Status) -> &'static str {
-        let wanted = Wanted { lesson: Some("w10".to_owned()), valgrind: Valgrind::Use };
+        let wanted = Wanted { lesson: Some("w10".to_owned()), checks: vec![], valgrind: Valgrind::Use };
         let grades = grades(&rows(of), &wanted);
         assert_eq!(grades.len(), 1);
         grades[0].grade
@@ -465,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_lesson_is_in_its_week() {
-        let wanted = |lesson: &str| Wanted { lesson: Some(lesson.to_owned()), valgrind: Valgrind::Use };
+        let wanted = |lesson: &str| Wanted { lesson: Some(lesson.to_owned()), checks: vec![], valgrind: Valgrind::Use };
         assert!(wanted("w11").has("w11-l03") && wanted("w11-l03").has("w11-l03"));
         assert!(!wanted("w11-l03").has("w11-l02") && !wanted("w10").has("w11-l03") && !wanted("w1").has("w11-l03"));
     }
