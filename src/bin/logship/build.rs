@@ -8,6 +8,7 @@ use crate::student::Submission;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What everything here needs.
@@ -41,6 +42,8 @@ pub(crate) struct Unit {
     /// Functions of the lessons that the submission defines nowhere.
     pub(crate) lacks: Vec<&'static str>,
     defines: Vec<String>,
+    /// It does not link without others of the submission's files: known after the first time.
+    calls_others: AtomicBool,
 }
 
 /// All objects.
@@ -97,6 +100,7 @@ impl Workshop<'_> {
                         object: compiled.object,
                         lacks: Vec::new(),
                         defines: compiled.defines,
+                        calls_others: AtomicBool::new(false),
                     });
                 }
                 // A program of the student's own has no part in the checks.
@@ -288,31 +292,27 @@ impl Workshop<'_> {
             Mode::File(unit) => built.units.get(unit).and_then(|unit| unit.object.as_ref()).into_iter().collect(),
             Mode::Tree => built.units.iter().filter_map(|unit| unit.object.as_ref()).collect(),
         };
+        let calls_others = match mode {
+            Mode::File(unit) => built.units.get(unit).map(|unit| &unit.calls_others),
+            Mode::Tree => None,
+        };
         let room = self.sandbox.room(self.directory)?;
-        let mut command = words([&self.kit.cc, "-o", "out"]);
+        let mut command = words([&self.kit.cc, "-Wl,--gc-sections", "-o", "out"]);
         command.push(self.kit.object(program, built.wal_open).into());
         command.extend(own.iter().map(|object| object.as_os_str().to_owned()));
         command.push(self.kit.library.clone().into());
-        let mut alone = command.clone();
-        alone.extend(SYSTEM_LIBRARIES.map(OsString::from));
-        let mut linked = room.tool(&alone);
-        if linked.end != End::Exit(0) {
-            // It may call helpers in the student's other files: as an archive, only those come along that are needed.
-            let rest: Vec<&PathBuf> = (built.units.iter().filter_map(|unit| unit.object.as_ref()))
-                .chain(&built.others)
-                .filter(|object| !own.contains(object))
-                .collect();
-            if !rest.is_empty() {
-                let mut archive = words(["ar", "rcs", "rest.a"]);
-                archive.extend(rest.iter().map(|object| object.as_os_str().to_owned()));
-                room.tool(&archive);
-                command.extend(words(["-Wl,--start-group", "rest.a"]));
-                command.push(self.kit.library.clone().into());
-                command.push("-Wl,--end-group".into());
-                command.extend(SYSTEM_LIBRARIES.map(OsString::from));
-                let again = room.tool(&command);
-                if again.end == End::Exit(0) {
-                    linked = again;
+        let alone = || {
+            let system = SYSTEM_LIBRARIES.map(OsString::from);
+            room.tool(&command.iter().cloned().chain(system).collect::<Vec<_>>())
+        };
+        let known = calls_others.is_some_and(|known| known.load(Ordering::Relaxed));
+        let mut linked = if known { self.link_with_rest(built, &own, &command, &room) } else { alone() };
+        if linked.end != End::Exit(0) && !known {
+            let again = self.link_with_rest(built, &own, &command, &room);
+            if again.end == End::Exit(0) {
+                linked = again;
+                if let Some(known) = calls_others {
+                    known.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -330,5 +330,20 @@ impl Workshop<'_> {
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&path, executable).map_err(io(&path))?;
         Ok(path)
+    }
+
+    /// A file may call helpers in the student's other files: as an archive, only those come along that are needed.
+    fn link_with_rest(&self, built: &Built, own: &[&PathBuf], command: &[OsString], room: &Room<'_>) -> Outcome {
+        let objects = built.units.iter().filter_map(|unit| unit.object.as_ref()).chain(&built.others);
+        let rest = objects.filter(|object| !own.contains(object)).map(|object| object.as_os_str().to_owned());
+        let archived = room.tool(&words(["ar", "rcs", "rest.a"]).into_iter().chain(rest).collect::<Vec<_>>());
+        if archived.end != End::Exit(0) {
+            return archived;
+        }
+        let mut command = command.to_vec();
+        command.extend(words(["-Wl,--start-group", "rest.a"]));
+        command.extend([self.kit.library.clone().into(), "-Wl,--end-group".into()]);
+        command.extend(SYSTEM_LIBRARIES.map(OsString::from));
+        room.tool(&command)
     }
 }

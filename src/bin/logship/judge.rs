@@ -138,8 +138,41 @@ pub(crate) fn judge(
     one_harness_at_a_time: &Mutex<()>,
     progress: &(dyn Fn(Option<usize>) + Sync),
 ) -> Vec<Judged> {
+    let mut done = run_all(shop, built, tasks(shop, built, wanted), one_harness_at_a_time, progress);
+    // The harness is judged by the whole tree. Only if it fails, each file alone may show which one it is.
+    let blamed: Vec<Task> = done
+        .iter()
+        .filter_map(|(task, verdict)| match task {
+            Task::Check { check, mode: Mode::Tree } if *verdict != Verdict::Pass => Some(*check),
+            _ => None,
+        })
+        .filter(|check| is_harness(&shop.kit.checks[*check]))
+        .flat_map(|check| alone(built, check, &shop.kit.checks[check]))
+        .collect();
+    done.extend(run_all(shop, built, blamed, one_harness_at_a_time, progress));
+    course::REQUIREMENTS.iter().filter_map(|requirement| row(requirement, shop, built, wanted, &done)).collect()
+}
+
+fn is_harness(check: &Check) -> bool {
+    course::UNDER_VALGRIND.iter().any(|(_, harness)| check.requirement == *harness)
+}
+
+/// A check on each of its files, with logship for the rest.
+fn alone(built: &Built, at: usize, check: &Check) -> Vec<Task> {
+    let judges = |unit: &Unit| unit.object.is_some() && check.files.iter().any(|name| name == unit.file.name);
+    let units = built.units.iter().enumerate().filter(|(_, unit)| judges(unit));
+    units.map(|(unit, _)| Task::Check { check: at, mode: Mode::File(unit) }).collect()
+}
+
+/// Links what is needed and runs it.
+fn run_all(
+    shop: &Workshop<'_>,
+    built: &Built,
+    tasks: Vec<Task>,
+    one_harness_at_a_time: &Mutex<()>,
+    progress: &(dyn Fn(Option<usize>) + Sync),
+) -> Vec<(Task, Verdict)> {
     let checks = &shop.kit.checks;
-    let tasks = tasks(shop, built, wanted);
     progress(Some(tasks.len()));
     let mut needed: Vec<(usize, Mode)> = Vec::new();
     for task in &tasks {
@@ -168,8 +201,7 @@ pub(crate) fn judge(
         progress(None);
         verdict
     });
-    let done: Vec<(Task, Verdict)> = tasks.into_iter().zip(verdicts).collect();
-    course::REQUIREMENTS.iter().filter_map(|requirement| row(requirement, shop, built, wanted, &done)).collect()
+    tasks.into_iter().zip(verdicts).collect()
 }
 
 /// The longest first, so that none of them is left alone at the end.
@@ -180,10 +212,8 @@ fn tasks(shop: &Workshop<'_>, built: &Built, wanted: &Wanted) -> Vec<Task> {
         if !check.files.iter().any(|name| has_object(name)) {
             continue;
         }
-        for (unit, judged) in built.units.iter().enumerate() {
-            if judged.object.is_some() && check.files.iter().any(|name| name == judged.file.name) {
-                after.push(Task::Check { check: at, mode: Mode::File(unit) });
-            }
+        if !is_harness(check) {
+            after.extend(alone(built, at, check));
         }
         after.push(Task::Check { check: at, mode: Mode::Tree });
         let under = (course::UNDER_VALGRIND.iter())

@@ -170,7 +170,7 @@ impl Kit {
         let compile_one = |program: &usize| {
             let room = sandbox.room(&self.directory)?;
             let name = self.programs.get(*program).map_or("", String::as_str);
-            let mut command = words([&self.cc, "-std=gnu11", "-O1", "-g", "-w", "-c", "-o", "out.o"]);
+            let mut command = words([&self.cc, "-std=gnu11", "-O0", "-g", "-w", "-c", "-o", "out.o"]);
             if form == WalOpen::Path {
                 command.push("-DGRADE_WAL_OPEN_PATH".into());
             }
