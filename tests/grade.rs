@@ -6,6 +6,7 @@
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -134,7 +135,7 @@ impl Graded {
 /// A crc32 that does this and then what it should.
 fn crc_that(does: &str) -> String {
     let includes = "#define _GNU_SOURCE\n#include <dirent.h>\n#include <fcntl.h>\n#include <signal.h>\n#include <stdio.h>\n\
-                    #include <stdlib.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <sys/prctl.h>\n\
+                    #include <stdlib.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <sys/prctl.h>\n#include <sys/stat.h>\n\
                     #include <unistd.h>\n";
     let body = format!("uint32_t crc = 0xFFFFFFFFu;\n    {{ {does} }}\n");
     format!("{includes}{}", GOOD_CRC.replace("uint32_t crc = 0xFFFFFFFFu;", &body))
@@ -478,4 +479,46 @@ fn an_interrupted_grader_leaves_nothing_behind() {
             assert_eq!(fs::read_dir(desk.path("scratch")).unwrap().count(), 0);
         }
     }
+}
+
+/// Somebody else's user, a copy of the command and of the library where that user may read them.
+#[test]
+fn without_root_the_limits_hold_too() {
+    if !is_root() {
+        // Then every other test here has shown it.
+        return;
+    }
+    let desk = Desk::new();
+    let mark = format!("ln{}", std::process::id());
+    let bomb = format!(
+        "prctl(PR_SET_NAME, \"{mark}\");
+        volatile int *born = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        for (;;) {{ if (__sync_add_and_fetch(born, 1) > 400) pause(); if (fork() == 0) alarm(20); }}"
+    );
+    desk.hand_in("bomb", "crc32.c", &crc_that(&bomb));
+    desk.hand_in("loop", "crc32.c", &crc_that("for (volatile int i = 0;; i++) ;"));
+    desk.hand_in("closes", "crc32.c", &crc_that("mkdir(\"a\", 0700); mkdir(\"a/b\", 0700); chmod(\"a\", 0);"));
+    desk.hand_in("good", "crc32.c", GOOD_CRC);
+    fs::copy(env!("CARGO_BIN_EXE_logship"), desk.path("logship")).unwrap();
+    fs::copy(library(), desk.path("liblogship.a")).unwrap();
+    let mut headers = Command::new("cp");
+    assert!(headers.arg("-r").arg(top().join("include")).arg(desk.path("include")).status().unwrap().success());
+    std::os::unix::fs::chown(desk.path("scratch"), Some(4321), Some(4321)).unwrap();
+    let output = Command::new(desk.path("logship"))
+        .args(["grade", "--json", "-j", "3", "--lesson", "w10-l01", "--each", ".", "--checks", "../checks"])
+        .args(["--lib", "../liblogship.a", "--include", "../include"])
+        .env("TMPDIR", desk.path("scratch"))
+        .current_dir(desk.path("submissions"))
+        .uid(4321)
+        .gid(4321)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|wrong| panic!("{wrong}: {error}"));
+    let graded = Graded { json, code: output.status.code().unwrap() };
+    assert!(graded.seen("bomb", "W10-R1").contains("more than 48 processes"));
+    assert!(graded.seen("loop", "W10-R1").contains("still ran after 3 s"));
+    assert_eq!((graded.status("closes", "W10-R1"), graded.status("good", "W10-R1")), ("pass", "pass"));
+    assert_eq!((graded.code, named(&mark)), (1, 0));
+    assert_eq!(fs::read_dir(desk.path("scratch")).unwrap().count(), 0);
 }

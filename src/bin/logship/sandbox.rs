@@ -193,9 +193,23 @@ pub(crate) struct Room<'a> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
+        if self.user().is_none() && !self.sandbox.keep {
+            // Root can remove whatever a run has left; somebody else only from directories that may be entered.
+            open_directories(&self.path("work"));
+        }
         if let Some(place) = self.place.take() {
             lock(&self.sandbox.free).push(place);
             self.sandbox.returned.notify_one();
+        }
+    }
+}
+
+fn open_directories(path: &Path) {
+    // What stays closed stays behind, in the scratch directory: nothing depends on it.
+    let _ = fs::set_permissions(path, Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_directories(&entry.path());
         }
     }
 }
