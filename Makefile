@@ -110,6 +110,15 @@ canaries: tools
 clean:
 	$(CARGO) clean
 
+# A student's files by the checks of the lessons, docs/grading.md: make grade STUDENT=DIR [GRADE="--json --no-valgrind"]
+.PHONY: grade
+grade: tools
+	@$(call need,objcopy,binutils)
+	@test -n "$(STUDENT)" || { echo "make grade STUDENT=DIR" >&2; exit 1; }
+	@$(CARGO) build --quiet --release --lib --bin logship
+	@GENERIC_NAMES="$(GENERIC_NAMES)" packaging/finish_static.sh $(RELEASE)/liblogship.a
+	@$(RELEASE)/logship grade $(GRADE) --checks grade/checks --lib $(RELEASE)/liblogship.a --include include "$(STUDENT)"
+
 # Plain C and logship in one program, doing the same things from the same seeds: c_tests/oracle/README.md. Without SECONDS and
 # SEED it does the same each time, and mistakes in plain C must be noticed.
 .PHONY: oracle

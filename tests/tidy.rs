@@ -28,6 +28,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("capi", &["clock", "diag", "error", "kv", "net", "replication", "signal", "storage", "types", "wal"]),
 ];
 
+/// The same for the rooms of the command, whose top is `main`.
+const COMMAND_MAY_USE: &[(&str, &[&str])] = &[
+    ("args", &[]),
+    ("course", &[]),
+    ("processes", &[]),
+    ("extras", &["args"]),
+    ("limited", &["args", "processes"]),
+    ("watch", &["args", "processes"]),
+    ("sandbox", &["args"]),
+    ("checks", &["course"]),
+    ("verdict", &["args", "sandbox"]),
+    ("kit", &["args", "checks", "sandbox"]),
+    ("student", &["course", "kit"]),
+    ("build", &["course", "kit", "sandbox", "student"]),
+    ("judge", &["build", "checks", "course", "kit", "sandbox", "student", "verdict"]),
+    ("report", &["build", "judge"]),
+    ("grade", &["args", "build", "checks", "judge", "kit", "report", "sandbox", "student"]),
+];
+
 /// What a module may not name, and why.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[(
     "replication",
@@ -94,6 +113,16 @@ impl Source {
     fn module(&self) -> Vec<&str> {
         let inner = self.path.strip_prefix("src/").unwrap_or(&self.path).trim_end_matches(".rs");
         inner.split('/').filter(|part| !["lib", "mod", "main"].contains(part)).collect()
+    }
+
+    /// Of a room of the command: its name. `crate::` is the command's own top there.
+    fn room(&self) -> Option<&str> {
+        self.path.strip_prefix("src/bin/logship/")?.split(['/', '.']).next().filter(|name| *name != "main")
+    }
+
+    /// A program, which is above all layers.
+    fn is_program(&self) -> bool {
+        self.module().first() == Some(&"bin") || self.path == "src/main.rs"
     }
 
     /// The top-level module that the file belongs to; `None` for `lib.rs` and for programs, which stand above all.
@@ -227,11 +256,11 @@ fn top_level_uses(source: &Source) -> Vec<(usize, String)> {
 fn wrong_dependencies(source: &Source) -> Complaints {
     let Some(layer) = source.layer() else {
         // Above everything: but for programs the C layer does not exist.
-        let of_bin = source.module().first() == Some(&"bin") || source.path == "src/main.rs";
-        let names_capi = |line: &str| of_bin && tokens(line).contains(&"capi");
+        let names_capi = |line: &str| source.is_program() && tokens(line).contains(&"capi");
         let lines = source.code();
         let wrong = lines.iter().filter(|(_, line)| names_capi(line));
-        return wrong.map(|(number, _)| source.complaint(*number, "a program may not use capi")).collect();
+        let wrong = wrong.map(|(number, _)| source.complaint(*number, "a program may not use capi"));
+        return wrong.chain(wrong_rooms(source)).collect();
     };
     let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == layer) else {
         return vec![source.complaint(1, &format!("module {layer} has no row in MAY_USE"))];
@@ -244,6 +273,21 @@ fn wrong_dependencies(source: &Source) -> Complaints {
         }
     }
     complaints
+}
+
+/// The command's rooms among themselves.
+fn wrong_rooms(source: &Source) -> Complaints {
+    let Some(room) = source.room() else { return Vec::new() };
+    let Some((_, allowed)) = COMMAND_MAY_USE.iter().find(|(name, _)| *name == room) else {
+        return vec![source.complaint(1, &format!("room {room} has no row in COMMAND_MAY_USE"))];
+    };
+    let lines = source.code();
+    let all: Vec<(usize, &str)> =
+        lines.iter().flat_map(|(number, line)| tokens(line).into_iter().map(|token| (*number, token))).collect();
+    let uses = all.windows(3).filter(|three| three[0].1 == "crate" && three[1].1 == "::").map(|three| three[2]);
+    uses.filter(|(_, used)| *used != room && !allowed.contains(used))
+        .map(|(number, used)| source.complaint(number, &format!("{room} may not use {used}")))
+        .collect()
 }
 
 fn is_word(character: char) -> bool {
@@ -300,7 +344,8 @@ fn forbidden_words(source: &Source) -> Complaints {
 /// Complaints, and the exceptions that were used.
 fn file_access(source: &Source) -> (Complaints, Vec<usize>) {
     let (mut complaints, mut used) = (Vec::new(), Vec::new());
-    if source.layer() == Some("storage") {
+    // What a program does with files of its own is no log's.
+    if source.layer() == Some("storage") || source.is_program() {
         return (complaints, used);
     }
     for (number, code) in source.code() {
@@ -419,6 +464,10 @@ fn a_dependency_that_points_the_other_way_is_seen() {
     }
     complains(1, rule, "src/bin/logship.rs", "use logship::capi::kv_store;");
     complains(1, rule, "src/extra/mod.rs", "");
+    complains(1, rule, "src/bin/logship/sandbox.rs", "use crate::args::Order;\nuse crate::kit::Kit;");
+    complains(1, rule, "src/bin/logship/sandbox.rs", "use crate::{args, kit};");
+    complains(1, rule, "src/bin/logship/extra.rs", "");
+    complains(0, rule, "src/bin/logship/main.rs", "use crate::kit::Kit;");
 
     complains(0, rule, "src/net/group.rs", "use crate::wal::record;\nuse super::io;\nuse crate::net::socket;");
     complains(0, rule, "src/wal/record.rs", "// crate::net is above this\n/// [`crate::net`]\nfn f() {}");

@@ -1,0 +1,143 @@
+//! What may be asked of the command. No work is done here.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The reference for the course's C files (W09 to W11), and the grader that uses it.
+#[derive(Parser)]
+#[command(name = "logship", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) asked: Asked,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Asked {
+    /// Grade students' files: each one alone with logship for the rest, then all together, then under valgrind
+    Grade(Grade),
+    /// Print the completions of a shell
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or that of a subcommand
+    #[command(hide = true)]
+    Man { subcommand: Option<String> },
+    /// Watch over one program: the other end of `sandbox`
+    #[command(name = "__watch", hide = true)]
+    Watch(Order),
+    /// Become one program, within limits
+    #[command(name = "__limited", hide = true)]
+    Limited(Order),
+}
+
+/// Each DIR is a submission: the course's .c files in w09/, w10/ and w11/ or side by side, headers of its own if it has
+/// any, test_harness.sh if it has one.
+///
+/// The exit code is 0 if every requirement passes, 1 if one fails, 2 if nothing could be graded.
+#[derive(Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Grade {
+    /// A submission
+    #[arg(value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Every directory in PARENT is a submission
+    #[arg(long, value_name = "PARENT")]
+    pub(crate) each: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only the checks of a lesson (w11-l03) or a week (w11)
+    #[arg(long, value_name = "LESSON")]
+    pub(crate) lesson: Option<String>,
+    /// Only this check (several: name each); a requirement without checks is not judged
+    #[arg(long, value_name = "CHECK")]
+    pub(crate) check: Vec<String>,
+    /// Submissions in a file, a line each: the directory, a tab, the checks that it is for, parted by commas
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) plan: Option<PathBuf>,
+    /// So many submissions at once
+    #[arg(short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: u16,
+    /// Do not judge W10-R8 and W11-R9
+    #[arg(long)]
+    pub(crate) no_valgrind: bool,
+    /// Leave the scratch directory, and say where it is
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The C compiler
+    #[arg(long, value_name = "CC", default_value = "gcc")]
+    pub(crate) cc: String,
+    /// Where logship is installed [default: where this program is]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) kit: Option<PathBuf>,
+    /// The check programs [default: PREFIX/share/logship/grade/checks]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checks: Option<PathBuf>,
+    /// The reference [default: PREFIX/lib/liblogship.a]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lib: Option<PathBuf>,
+    /// The course's headers [default: PREFIX/include/logship]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) include: Option<PathBuf>,
+}
+
+/// One program and how far it may go. `sandbox` writes it, `watch` and `limited` read it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Order {
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// Run as this user, who is nobody else
+    #[arg(long)]
+    pub(crate) user: Option<u32>,
+    /// With a /tmp and a network of its own
+    #[arg(long)]
+    pub(crate) apart: bool,
+    /// Below the current directory, which is the run's
+    #[arg(long)]
+    pub(crate) inside: PathBuf,
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Milliseconds from its start to its end
+    #[arg(long)]
+    pub(crate) wall_ms: u64,
+    /// Seconds of processor time, of each process
+    #[arg(long)]
+    pub(crate) cpu_seconds: u64,
+    /// Bytes that all its processes hold together
+    #[arg(long)]
+    pub(crate) memory: u64,
+    /// Bytes of addresses, of each process; 0 is no limit, which valgrind needs
+    #[arg(long)]
+    pub(crate) addresses: u64,
+    /// Processes at a time
+    #[arg(long)]
+    pub(crate) processes: u64,
+    /// Bytes of a file, and four times that of all its files
+    #[arg(long)]
+    pub(crate) file: u64,
+    /// Bytes that it may print
+    #[arg(long)]
+    pub(crate) output: u64,
+}
+
+impl Limits {
+    /// The options that say the same.
+    pub(crate) fn options(&self) -> Vec<String> {
+        [
+            ("wall-ms", self.wall_ms),
+            ("cpu-seconds", self.cpu_seconds),
+            ("memory", self.memory),
+            ("addresses", self.addresses),
+            ("processes", self.processes),
+            ("file", self.file),
+            ("output", self.output),
+        ]
+        .iter()
+        .map(|(name, value)| format!("--{name}={value}"))
+        .collect()
+    }
+}

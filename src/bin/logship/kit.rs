@@ -1,0 +1,219 @@
+//! The kit: where its parts are, and a copy of them, compiled, in the scratch directory, where every run may read it.
+
+use crate::args;
+use crate::checks::{self, Check};
+use crate::sandbox::{End, Sandbox, in_parallel, limits};
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What links a program, besides its objects and the library.
+pub(crate) const SYSTEM_LIBRARIES: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
+
+/// How a submission's wal_open is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WalOpen {
+    /// int wal_open(struct wal_writer *, const char *)
+    TwoArguments,
+    /// struct wal_writer *wal_open(const char *)
+    Path,
+}
+
+/// The kit in the scratch directory.
+pub(crate) struct Kit {
+    pub(crate) cc: String,
+    pub(crate) library: PathBuf,
+    pub(crate) include: PathBuf,
+    directory: PathBuf,
+    /// The names of the check programs, without .c.
+    pub(crate) programs: Vec<String>,
+    pub(crate) checks: Vec<Check>,
+    /// Which objects for [`WalOpen::Path`] are there.
+    by_path: Mutex<bool>,
+}
+
+/// A command as words.
+pub(crate) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("{}: {error}", path.display())
+}
+
+/// Is it on the PATH?
+pub(crate) fn is_there(tool: &str) -> bool {
+    let is_program =
+        |path: &Path| path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 1 != 0);
+    if tool.contains('/') {
+        return is_program(Path::new(tool));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| is_program(&directory.join(tool)))
+}
+
+/// Copies a directory's .c and .h files and what is below it.
+fn copy_sources(from: &Path, to: &Path) -> Result<(), String> {
+    fs::create_dir(to).map_err(io(to))?;
+    for entry in fs::read_dir(from).map_err(io(from))? {
+        let path = entry.map_err(io(from))?.path();
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() {
+            copy_sources(&path, &to.join(name))?;
+        } else if path.extension().is_some_and(|extension| extension == "c" || extension == "h") {
+            fs::copy(&path, to.join(name)).map_err(io(&path))?;
+            fs::set_permissions(to.join(name), Permissions::from_mode(0o644)).map_err(io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+impl Kit {
+    /// Finds the parts, copies and compiles them.
+    pub(crate) fn prepare(options: &args::Grade, scratch: &Path, sandbox: &Sandbox) -> Result<Kit, String> {
+        for (tool, package) in [(options.cc.as_str(), "gcc"), ("objcopy", "binutils"), ("nm", "binutils")] {
+            if !is_there(tool) {
+                return Err(format!("{tool} is missing: apt-get install {package}"));
+            }
+        }
+        let prefix = match &options.kit {
+            Some(prefix) => prefix.clone(),
+            None => {
+                let program = std::env::current_exe().map_err(|error| error.to_string())?;
+                program.parent().and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default()
+            }
+        };
+        let part = |given: &Option<PathBuf>, default: &str, option: &str| {
+            let path = given.clone().unwrap_or_else(|| prefix.join(default));
+            if path.exists() {
+                Ok(path)
+            } else {
+                Err(format!("{} is not there: --{option} says where", path.display()))
+            }
+        };
+        let checks = part(&options.checks, "share/logship/grade/checks", "checks")?;
+        let library = part(&options.lib, "lib/liblogship.a", "lib")?;
+        let include = part(&options.include, "include/logship", "include")?;
+
+        let directory = scratch.join("kit");
+        fs::create_dir(&directory).map_err(io(&directory))?;
+        copy_sources(&checks, &directory.join("checks"))?;
+        copy_sources(&include, &directory.join("include"))?;
+        let mut kit = Kit {
+            cc: options.cc.clone(),
+            library: directory.join("liblogship.a"),
+            include: directory.join("include"),
+            programs: Vec::new(),
+            checks: Vec::new(),
+            by_path: Mutex::new(false),
+            directory,
+        };
+        kit.copy_library(&library, sandbox)?;
+        for entry in fs::read_dir(kit.directory.join("checks")).map_err(io(&checks))? {
+            let path = entry.map_err(io(&checks))?.path();
+            if let (Some(name), Some("c")) = (path.file_stem(), path.extension().and_then(|text| text.to_str())) {
+                kit.programs.push(name.to_string_lossy().into_owned());
+            }
+        }
+        if kit.programs.is_empty() {
+            return Err(format!("{}: no check program is there", checks.display()));
+        }
+        kit.programs.sort();
+        kit.compile(WalOpen::TwoArguments, sandbox)?;
+        let numbers: Vec<usize> = (0..kit.programs.len()).collect();
+        for table in in_parallel(&numbers, sandbox.size, |program| kit.table(*program, sandbox)) {
+            kit.checks.extend(table?);
+        }
+        Ok(kit)
+    }
+
+    /// Every function of the course weak, so that a submission's own wins, however the library was built; and without
+    /// the debug information, which every link of every program would read again.
+    fn copy_library(&self, from: &Path, sandbox: &Sandbox) -> Result<(), String> {
+        let copy = self.directory.join("whole.a");
+        fs::copy(from, &copy).map_err(io(from))?;
+        fs::set_permissions(&copy, Permissions::from_mode(0o644)).map_err(io(&copy))?;
+        let room = sandbox.room(&self.directory)?;
+        let mut command = words(["objcopy", "--strip-debug", "--wildcard"]);
+        for names in ["kv_*", "wal_*", "repl_*", "crc32*", "logship_crc32", "*_full"] {
+            command.push(format!("--weaken-symbol={names}").into());
+        }
+        command.extend([copy.clone().into(), "stripped.a".into()]);
+        let outcome = room.tool(&command);
+        let bytes = room.take("work/stripped.a").filter(|_| outcome.end == End::Exit(0));
+        let bytes = bytes.ok_or_else(|| format!("{}: objcopy: {}", from.display(), outcome.output.trim()))?;
+        fs::write(&self.library, bytes).map_err(io(&self.library))?;
+        fs::remove_file(&copy).map_err(io(&copy))
+    }
+
+    /// The object of a check program.
+    pub(crate) fn object(&self, program: usize, form: WalOpen) -> PathBuf {
+        let name = self.programs.get(program).map_or("", String::as_str);
+        let suffix = if form == WalOpen::Path { "-path" } else { "" };
+        self.directory.join(format!("{name}{suffix}.o"))
+    }
+
+    /// -I for the course's headers.
+    pub(crate) fn include_options(&self) -> Vec<OsString> {
+        let mut options = Vec::new();
+        for directory in ["", "w09", "w10", "w11"] {
+            options.extend(["-I".into(), self.include.join(directory).into()]);
+        }
+        options
+    }
+
+    fn compile(&self, form: WalOpen, sandbox: &Sandbox) -> Result<(), String> {
+        let numbers: Vec<usize> = (0..self.programs.len()).collect();
+        let compile_one = |program: &usize| {
+            let room = sandbox.room(&self.directory)?;
+            let name = self.programs.get(*program).map_or("", String::as_str);
+            let mut command = words([&self.cc, "-std=gnu11", "-O0", "-g", "-w", "-c", "-o", "out.o"]);
+            if form == WalOpen::Path {
+                command.push("-DGRADE_WAL_OPEN_PATH".into());
+            }
+            command.extend(self.include_options());
+            command.push(self.directory.join("checks").join(format!("{name}.c")).into());
+            let outcome = room.tool(&command);
+            let object = room.take("work/out.o").filter(|_| outcome.end == End::Exit(0));
+            let object = object.ok_or_else(|| format!("the kit's {name}.c does not compile:\n{}", outcome.output))?;
+            let path = self.object(*program, form);
+            fs::write(&path, object).map_err(io(&path))
+        };
+        in_parallel(&numbers, sandbox.size, compile_one).into_iter().collect()
+    }
+
+    /// Makes the objects for a form of wal_open if they are not there yet.
+    pub(crate) fn need(&self, form: WalOpen, sandbox: &Sandbox) -> Result<(), String> {
+        if form == WalOpen::TwoArguments {
+            return Ok(());
+        }
+        let mut made = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            self.compile(form, sandbox)?;
+            *made = true;
+        }
+        Ok(())
+    }
+
+    /// Links a program with nothing but the reference and asks it for its table.
+    fn table(&self, program: usize, sandbox: &Sandbox) -> Result<Vec<Check>, String> {
+        let room = sandbox.room(&self.directory)?;
+        let mut command = words([&self.cc, "-o", "program"]);
+        command.extend([self.object(program, WalOpen::TwoArguments).into(), self.library.clone().into()]);
+        command.extend(SYSTEM_LIBRARIES.map(OsString::from));
+        let linked = room.tool(&command);
+        let name = self.programs.get(program).map_or("", String::as_str);
+        if linked.end != End::Exit(0) {
+            return Err(format!("the kit's {name}.c does not link:\n{}", linked.output));
+        }
+        let ten_seconds = limits(Duration::from_secs(10));
+        let listed = room.run(&words(["./program", "--list"]), &[], "work", ten_seconds, true);
+        if listed.end != End::Exit(0) {
+            return Err(format!("the kit's {name}.c has no table: {}", listed.end.words(&ten_seconds)));
+        }
+        checks::parse(&listed.output, program).map_err(|wrong| format!("the kit's {name}.c: {wrong}"))
+    }
+}

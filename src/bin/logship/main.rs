@@ -1,0 +1,44 @@
+//! The command `logship`. Its one subcommand for people is `grade`: the checks of the lessons on a student's files, one
+//! by one against the reference and all together. docs/grading.md says how to use it.
+//!
+//! From top to bottom: `args` says what may be asked; `grade` leads a submission through `student` (its files), `build`
+//! (objects and programs) and `judge` (checks, requirements, grades) to `report`. Everything that runs, gcc included,
+//! goes through `sandbox`, which starts this same program again as `watch` and `limited`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod build;
+mod checks;
+mod course;
+mod extras;
+mod grade;
+mod judge;
+mod kit;
+mod limited;
+mod processes;
+mod report;
+mod sandbox;
+mod student;
+mod verdict;
+mod watch;
+
+use args::{Asked, Cli};
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().asked {
+        Asked::Grade(options) => grade::run(&options),
+        Asked::Completions { shell } => extras::completions(shell).map(|()| 0),
+        Asked::Man { subcommand } => extras::man(subcommand.as_deref()).map(|()| 0),
+        Asked::Watch(order) => watch::run(&order).map(|()| 0),
+        Asked::Limited(order) => Err(limited::run(&order)),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("logship: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
