@@ -194,6 +194,13 @@ manual_pages() {
         LD_LIBRARY_PATH=$work/prefix/lib ./example
 }
 
+the_command() {
+    [ "$("$work/prefix/bin/logship" --version)" = "logship $(pkg-config --modversion logship)" ] || return 1
+    bash -n "$work/prefix/share/bash-completion/completions/logship" &&
+        grep -q logship "$work/prefix/share/zsh/site-functions/_logship" \
+            "$work/prefix/share/fish/vendor_completions.d/logship.fish"
+}
+
 # docs/linking.md: its files are written, its sh blocks run in order in one shell. `make` is run where the Makefile is.
 linking_page() {
     local page=$work/page
@@ -223,7 +230,8 @@ uninstall_the_moved_tree() {
 
 [ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_and_move shared_library_exports_the_list \
     a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
-    zlib_in_the_same_program a_lesson_with_the_installed_tree manual_pages linking_page uninstall_the_moved_tree
+    zlib_in_the_same_program a_lesson_with_the_installed_tree manual_pages the_command \
+    linking_page uninstall_the_moved_tree
 for check in "$@"; do
     (set -o pipefail; "$check") >"$work/output" 2>&1 && status=0 || status=$?
     if [ "$status" -ne 0 ]; then
