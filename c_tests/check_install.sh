@@ -170,6 +170,17 @@ zlib_in_the_same_program() {
     done
 }
 
+# Also when its use of ours has been weakened once more, as `logship grade` does with its copy.
+the_lessons_own_crc32() {
+    cd "$work/programs" || return 1
+    local archive
+    objcopy --weaken-symbol=logship_crc32 --weaken-symbol=crc32 "$work/prefix/lib/liblogship.a" weakened.a || return 1
+    for archive in "$work/prefix/lib/liblogship.a" weakened.a; do
+        # shellcheck disable=SC2086
+        $CC $C_FLAGS -o own_crc32 own_crc32.c "$archive" -lpthread -ldl -lm && ./own_crc32 || return 1
+    done
+}
+
 # shellcheck disable=SC2086
 a_lesson_with_the_installed_tree() {
     mkdir "$work/lesson" && cp -r "$here"/test_util.h "$here"/w10 "$here"/w11 "$work/lesson" && cd "$work/lesson/w11" || return 1
@@ -230,7 +241,7 @@ uninstall_the_moved_tree() {
 
 [ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_and_move shared_library_exports_the_list \
     a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
-    zlib_in_the_same_program a_lesson_with_the_installed_tree manual_pages the_command \
+    zlib_in_the_same_program the_lessons_own_crc32 a_lesson_with_the_installed_tree manual_pages the_command \
     linking_page uninstall_the_moved_tree
 for check in "$@"; do
     (set -o pipefail; "$check") >"$work/output" 2>&1 && status=0 || status=$?
