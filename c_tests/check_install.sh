@@ -66,6 +66,12 @@ uninstall_leaves_nothing() {
     [ -z "$left" ] || { echo "left: $left"; return 1; }
 }
 
+# As root often has it: what was built is installed.
+install_without_cargo() {
+    make -s -C "$root" install CARGO=no-such-cargo PREFIX="$work/without" &&
+        diff -r "$root/include" "$work/without/include/logship" && [ -s "$work/without/lib/liblogship.a" ]
+}
+
 # Installed in one place and moved to another: whatever is built from now on shows that no path was taken along.
 install_and_move() {
     make -s -C "$root" install PREFIX="$work/first place" || return 1
@@ -105,7 +111,7 @@ a_library_that_exports_more_is_seen() {
 # shellcheck disable=SC2086
 programs_with_pkg_config() {
     cd "$work/programs" || return 1
-    local cflags libs static shared_only
+    local cflags libs static
     cflags=$(pkg-config --cflags logship)
     libs=$(pkg-config --libs logship)
     static="$(pkg-config --variable=libdir logship)/liblogship.a $(pkg-config --static --libs-only-l logship | sed 's/-llogship//')"
@@ -153,7 +159,7 @@ programs_with_cmake() {
 # shellcheck disable=SC2086
 zlib_in_the_same_program() {
     cd "$work/programs" || return 1
-    local cflags static shared z="-Wl,-Bstatic -lz -Wl,-Bdynamic" libraries
+    local cflags static shared libraries z="-Wl,-Bstatic -lz -Wl,-Bdynamic"
     cflags=$(pkg-config --cflags logship)
     static="$(pkg-config --variable=libdir logship)/liblogship.a -lpthread -ldl -lm"
     shared="$(pkg-config --libs logship) -Wl,-rpath,$work/prefix/lib"
@@ -239,7 +245,8 @@ uninstall_the_moved_tree() {
     [ -z "$(files_in "$work/prefix")" ] || { files_in "$work/prefix"; return 1; }
 }
 
-[ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_and_move shared_library_exports_the_list \
+[ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_without_cargo \
+    install_and_move shared_library_exports_the_list \
     a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
     zlib_in_the_same_program the_lessons_own_crc32 a_lesson_with_the_installed_tree manual_pages the_command \
     linking_page uninstall_the_moved_tree

@@ -52,7 +52,9 @@ INSTALL_SH = PACKAGE="$(PACKAGE)" RELEASE="$(RELEASE)" LOGSHIP_BIN="$(LOGSHIP_BI
     SONAME="$(SONAME)" DESTDIR="$(DESTDIR)" prefix="$(prefix)" bindir="$(bindir)" libdir="$(libdir)" \
     includedir="$(includedir)" datadir="$(datadir)" mandir="$(mandir)" docdir="$(docdir)" packaging/install.sh
 
-install: package
+# `make package` and then `sudo make install` works too: root often has no cargo, and installs what was built.
+install: $(if $(shell command -v $(CARGO)),package)
+	@test -e $(PACKAGE)/logship.1 || { echo "nothing is built: make package, with $(CARGO)" >&2; exit 1; }
 	@$(INSTALL_SH) install
 
 # Takes away what install puts there from this source tree, with the same directories given.
