@@ -77,7 +77,7 @@ install_and_move() {
     make -s -C "$root" install PREFIX="$work/first place" || return 1
     mv "$work/first place" "$work/prefix"
     export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
-    [ "$(pkg-config --modversion logship)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)" ] &&
+    grep -qx "version = \"$(pkg-config --modversion logship)\"" "$root/Cargo.toml" &&
         cp -r "$here/install" "$work/programs"
 }
 
@@ -114,7 +114,8 @@ programs_with_pkg_config() {
     local cflags libs static
     cflags=$(pkg-config --cflags logship)
     libs=$(pkg-config --libs logship)
-    static="$(pkg-config --variable=libdir logship)/liblogship.a $(pkg-config --static --libs-only-l logship | sed 's/-llogship//')"
+    static=$(pkg-config --static --libs-only-l logship)
+    static="$(pkg-config --variable=libdir logship)/liblogship.a ${static#-llogship}"
     $CC $C_FLAGS $cflags -o c_shared program.c $libs && LD_LIBRARY_PATH=$work/prefix/lib ./c_shared || return 1
     readelf -d c_shared | grep -q 'NEEDED.*\[liblogship\.so\.0\]' || { echo "not linked by its soname"; return 1; }
     $CC $C_FLAGS $cflags -o c_static program.c $static && ./c_static || return 1
@@ -189,8 +190,10 @@ the_lessons_own_crc32() {
 
 # shellcheck disable=SC2086
 a_lesson_with_the_installed_tree() {
-    mkdir "$work/lesson" && cp -r "$here"/test_util.h "$here"/w10 "$here"/w11 "$work/lesson" && cd "$work/lesson/w11" || return 1
-    $CC $C_FLAGS $(pkg-config --cflags logship) -o repl_rejoin_test repl_rejoin_test.c $(pkg-config --libs logship) || return 1
+    mkdir "$work/lesson" && cp -r "$here"/test_util.h "$here"/w10 "$here"/w11 "$work/lesson" || return 1
+    cd "$work/lesson/w11" || return 1
+    $CC $C_FLAGS $(pkg-config --cflags logship) -o repl_rejoin_test repl_rejoin_test.c \
+        $(pkg-config --libs logship) || return 1
     LD_LIBRARY_PATH=$work/prefix/lib ./repl_rejoin_test 2>/dev/null >actual &&
         "$here/compare_expected.sh" repl_rejoin_test <actual
 }
@@ -233,7 +236,8 @@ linking_page() {
         kind == "file" { print >path }
         kind == "sh" { sub(/^make /, "make -s -C \"$root\" "); print >"commands.sh" }
     ' "$root/docs/linking.md" || return 1
-    [ "$(grep -c . commands.sh)" -gt 25 ] && [ -s city.c ] && [ -s CMakeLists.txt ] || { echo "blocks were not found"; return 1; }
+    [ "$(grep -c . commands.sh)" -gt 25 ] && [ -s city.c ] && [ -s CMakeLists.txt ] ||
+        { echo "blocks were not found"; return 1; }
     # Cargo finds its own things by HOME.
     CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} HOME=$page/home \
         LOGSHIP=$page/tree root=$root env -u PKG_CONFIG_PATH bash -eux commands.sh || return 1
@@ -245,9 +249,8 @@ uninstall_the_moved_tree() {
     [ -z "$(files_in "$work/prefix")" ] || { files_in "$work/prefix"; return 1; }
 }
 
-[ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_without_cargo \
-    install_and_move shared_library_exports_the_list \
-    a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
+[ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_without_cargo install_and_move \
+    shared_library_exports_the_list a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
     zlib_in_the_same_program the_lessons_own_crc32 a_lesson_with_the_installed_tree manual_pages the_command \
     linking_page uninstall_the_moved_tree
 for check in "$@"; do

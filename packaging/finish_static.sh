@@ -10,8 +10,8 @@
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 archive=$1
-# gcc's ar, nm and so on: the plain ones load whatever linker plugin is installed, and a clang's makes them lose symbols.
-# And no pipe to grep -q: it leaves early, which is an error to ar.
+# gcc's ar: the plain one loads whatever linker plugin is installed, and a clang's makes it lose symbols.
+# Not piped to grep -q, which leaves early: an error to ar.
 members=$(gcc-ar t "$archive")
 case $members in *logship_crc32_name.o*) exit 0 ;; esac
 
