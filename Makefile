@@ -8,7 +8,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release
 STATIC_LIBS := $(RELEASE)/liblogship.a -lpthread -ldl -lm
 # The shared library as it is installed: with a soname, exporting what the headers declare, no more.
-SHARED_LIBS := -L$(TARGET)/package -llogship -Wl,-rpath,$(TARGET)/package -lpthread
+SHARED_LIBS := -L$(TARGET)/staging -llogship -Wl,-rpath,$(TARGET)/staging -lpthread
 VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible \
     --trace-children=yes --error-exitcode=99
 SANITIZE := -std=c11 -Wall -Wextra -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all

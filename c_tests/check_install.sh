@@ -66,12 +66,18 @@ uninstall_leaves_nothing() {
     [ -z "$left" ] || { echo "left: $left"; return 1; }
 }
 
+# As root often has it: what was built is installed.
+install_without_cargo() {
+    make -s -C "$root" install CARGO=no-such-cargo PREFIX="$work/without" &&
+        diff -r "$root/include" "$work/without/include/logship" && [ -s "$work/without/lib/liblogship.a" ]
+}
+
 # Installed in one place and moved to another: whatever is built from now on shows that no path was taken along.
 install_and_move() {
     make -s -C "$root" install PREFIX="$work/first place" || return 1
     mv "$work/first place" "$work/prefix"
     export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
-    [ "$(pkg-config --modversion logship)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)" ] &&
+    grep -qx "version = \"$(pkg-config --modversion logship)\"" "$root/Cargo.toml" &&
         cp -r "$here/install" "$work/programs"
 }
 
@@ -105,10 +111,11 @@ a_library_that_exports_more_is_seen() {
 # shellcheck disable=SC2086
 programs_with_pkg_config() {
     cd "$work/programs" || return 1
-    local cflags libs static shared_only
+    local cflags libs static
     cflags=$(pkg-config --cflags logship)
     libs=$(pkg-config --libs logship)
-    static="$(pkg-config --variable=libdir logship)/liblogship.a $(pkg-config --static --libs-only-l logship | sed 's/-llogship//')"
+    static=$(pkg-config --static --libs-only-l logship)
+    static="$(pkg-config --variable=libdir logship)/liblogship.a ${static#-llogship}"
     $CC $C_FLAGS $cflags -o c_shared program.c $libs && LD_LIBRARY_PATH=$work/prefix/lib ./c_shared || return 1
     readelf -d c_shared | grep -q 'NEEDED.*\[liblogship\.so\.0\]' || { echo "not linked by its soname"; return 1; }
     $CC $C_FLAGS $cflags -o c_static program.c $static && ./c_static || return 1
@@ -153,7 +160,7 @@ programs_with_cmake() {
 # shellcheck disable=SC2086
 zlib_in_the_same_program() {
     cd "$work/programs" || return 1
-    local cflags static shared z="-Wl,-Bstatic -lz -Wl,-Bdynamic" libraries
+    local cflags static shared libraries z="-Wl,-Bstatic -lz -Wl,-Bdynamic"
     cflags=$(pkg-config --cflags logship)
     static="$(pkg-config --variable=libdir logship)/liblogship.a -lpthread -ldl -lm"
     shared="$(pkg-config --libs logship) -Wl,-rpath,$work/prefix/lib"
@@ -170,10 +177,23 @@ zlib_in_the_same_program() {
     done
 }
 
+# Also when its use of ours has been weakened once more, as `logship grade` does with its copy.
+the_lessons_own_crc32() {
+    cd "$work/programs" || return 1
+    local archive
+    objcopy --weaken-symbol=logship_crc32 --weaken-symbol=crc32 "$work/prefix/lib/liblogship.a" weakened.a || return 1
+    for archive in "$work/prefix/lib/liblogship.a" weakened.a; do
+        # shellcheck disable=SC2086
+        $CC $C_FLAGS -o own_crc32 own_crc32.c "$archive" -lpthread -ldl -lm && ./own_crc32 || return 1
+    done
+}
+
 # shellcheck disable=SC2086
 a_lesson_with_the_installed_tree() {
-    mkdir "$work/lesson" && cp -r "$here"/test_util.h "$here"/w10 "$here"/w11 "$work/lesson" && cd "$work/lesson/w11" || return 1
-    $CC $C_FLAGS $(pkg-config --cflags logship) -o repl_rejoin_test repl_rejoin_test.c $(pkg-config --libs logship) || return 1
+    mkdir "$work/lesson" && cp -r "$here"/test_util.h "$here"/w10 "$here"/w11 "$work/lesson" || return 1
+    cd "$work/lesson/w11" || return 1
+    $CC $C_FLAGS $(pkg-config --cflags logship) -o repl_rejoin_test repl_rejoin_test.c \
+        $(pkg-config --libs logship) || return 1
     LD_LIBRARY_PATH=$work/prefix/lib ./repl_rejoin_test 2>/dev/null >actual &&
         "$here/compare_expected.sh" repl_rejoin_test <actual
 }
@@ -194,6 +214,13 @@ manual_pages() {
         LD_LIBRARY_PATH=$work/prefix/lib ./example
 }
 
+the_command() {
+    [ "$("$work/prefix/bin/logship" --version)" = "logship $(pkg-config --modversion logship)" ] || return 1
+    bash -n "$work/prefix/share/bash-completion/completions/logship" &&
+        grep -q logship "$work/prefix/share/zsh/site-functions/_logship" \
+            "$work/prefix/share/fish/vendor_completions.d/logship.fish"
+}
+
 # docs/linking.md: its files are written, its sh blocks run in order in one shell. `make` is run where the Makefile is.
 linking_page() {
     local page=$work/page
@@ -209,7 +236,8 @@ linking_page() {
         kind == "file" { print >path }
         kind == "sh" { sub(/^make /, "make -s -C \"$root\" "); print >"commands.sh" }
     ' "$root/docs/linking.md" || return 1
-    [ "$(grep -c . commands.sh)" -gt 25 ] && [ -s city.c ] && [ -s CMakeLists.txt ] || { echo "blocks were not found"; return 1; }
+    [ "$(grep -c . commands.sh)" -gt 25 ] && [ -s city.c ] && [ -s CMakeLists.txt ] ||
+        { echo "blocks were not found"; return 1; }
     # Cargo finds its own things by HOME.
     CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} HOME=$page/home \
         LOGSHIP=$page/tree root=$root env -u PKG_CONFIG_PATH bash -eux commands.sh || return 1
@@ -221,9 +249,10 @@ uninstall_the_moved_tree() {
     [ -z "$(files_in "$work/prefix")" ] || { files_in "$work/prefix"; return 1; }
 }
 
-[ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_and_move shared_library_exports_the_list \
-    a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
-    zlib_in_the_same_program a_lesson_with_the_installed_tree manual_pages linking_page uninstall_the_moved_tree
+[ $# -gt 0 ] || set -- install_into_destdir uninstall_leaves_nothing install_without_cargo install_and_move \
+    shared_library_exports_the_list a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
+    zlib_in_the_same_program the_lessons_own_crc32 a_lesson_with_the_installed_tree manual_pages the_command \
+    linking_page uninstall_the_moved_tree
 for check in "$@"; do
     (set -o pipefail; "$check") >"$work/output" 2>&1 && status=0 || status=$?
     if [ "$status" -ne 0 ]; then

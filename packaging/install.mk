@@ -17,13 +17,13 @@ SONAME := liblogship.so.$(firstword $(subst ., ,$(VERSION)))
 GENERIC_NAMES := crc32_init kv_hash read_full recv_full send_full write_full
 
 # What is installed and not a file of the source tree.
-PACKAGE := $(TARGET)/package
+PACKAGE := $(TARGET)/staging
 LOGSHIP_BIN ?= $(RELEASE)/logship
 SHARED_LIB := $(PACKAGE)/liblogship.so.$(VERSION)
 NONSHARED_LIB := $(PACKAGE)/liblogship_nonshared.a
 PACKAGE_FLAGS := -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--strip-debug
 
-.PHONY: install uninstall install-test package package-libs map
+.PHONY: install uninstall install-test package package-libs map crate
 
 # The shared library is made of the static one. It calls its own functions, whatever a program defines
 # (-Bsymbolic-functions): a program that replaces some of them links the static library. liblogship.so, which only a
@@ -52,7 +52,9 @@ INSTALL_SH = PACKAGE="$(PACKAGE)" RELEASE="$(RELEASE)" LOGSHIP_BIN="$(LOGSHIP_BI
     SONAME="$(SONAME)" DESTDIR="$(DESTDIR)" prefix="$(prefix)" bindir="$(bindir)" libdir="$(libdir)" \
     includedir="$(includedir)" datadir="$(datadir)" mandir="$(mandir)" docdir="$(docdir)" packaging/install.sh
 
-install: package
+# `make package` and then `sudo make install` works too: root often has no cargo, and installs what was built.
+install: $(if $(shell command -v $(CARGO)),package)
+	@test -e $(PACKAGE)/logship.1 || { echo "nothing is built: make package, with $(CARGO)" >&2; exit 1; }
 	@$(INSTALL_SH) install
 
 # Takes away what install puts there from this source tree, with the same directories given.
@@ -72,3 +74,7 @@ install-test: package
 	@echo "#include <zlib.h>" | $(CC) -E - >/dev/null 2>&1 || \
 	    { echo "zlib.h is missing: apt-get install zlib1g-dev" >&2; exit 1; }
 	CC="$(CC)" LOGSHIP_BIN="$(LOGSHIP_BIN)" c_tests/check_install.sh
+
+# The package for a registry, built from what is in it.
+crate: tools
+	$(CARGO) package --allow-dirty

@@ -78,7 +78,8 @@ fn map() -> String {
     let names: BTreeSet<String> = declared().iter().map(|name| exported(name)).collect();
     let lines: String = names.iter().map(|name| format!("        {name};\n")).collect();
     format!(
-        "# What the shared library exports: the functions of include/. Written by `make map`; tests/packaging.rs compares.\n\
+        "# What the shared library exports: the functions of include/. Written by `make map`, compared by\n\
+         # tests/packaging.rs.\n\
          LOGSHIP_0 {{\n    global:\n{lines}    local:\n        *;\n}};\n"
     )
 }
@@ -109,7 +110,7 @@ fn prototypes_are_told_from_all_else() {
                   #ifdef __cplusplus\nextern \"C\" {\n#endif // __cplusplus\n\
                   char *kv_get(const struct s *store,\n            const char *key);\nunsigned int kv_hash(int n);\n\
                   #ifdef __cplusplus\n}  // extern \"C\"\n#endif\n\
-                  #ifdef __cplusplus\nextern \"C++\" inline int only_cpp(int n)\n{\n    return only_cpp(n);\n}\n#endif\n";
+                  #ifdef __cplusplus\nextern \"C++\" inline int cpp(int n)\n{\n    return cpp(n);\n}\n#endif\n";
     let found: Vec<String> = functions(header).into_iter().collect();
     assert_eq!(found, ["kv_get", "kv_hash"]);
 }

@@ -34,7 +34,7 @@ pub(super) struct Functions {
     pub(super) repl_resolve_conflict: unsafe extern "C" fn(u64, u64, *const c_char, *const c_char) -> c_int,
 }
 
-// Where the lesson's name of the checksum leads, if the program has it: a weak use, which brings nothing into a program.
+// Where the lesson's name of the checksum leads, if the program has it: a weak use, which brings nothing in.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".pushsection .data.rel.ro.logship_crc32_link, \"aw\", @progbits",
