@@ -7,7 +7,8 @@ CC ?= gcc
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release
 STATIC_LIBS := $(RELEASE)/liblogship.a -lpthread -ldl -lm
-SHARED_LIBS := -L$(RELEASE) -llogship -Wl,-rpath,$(RELEASE) -lpthread
+# The shared library as it is installed: with a soname, exporting what the headers declare, no more.
+SHARED_LIBS := -L$(TARGET)/package -llogship -Wl,-rpath,$(TARGET)/package -lpthread
 VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible \
     --trace-children=yes --error-exitcode=99
 SANITIZE := -std=c11 -Wall -Wextra -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -29,6 +30,7 @@ tools:
 
 lib: tools
 	$(CARGO) build --release --lib
+	CC="$(CC)" GENERIC_NAMES="$(GENERIC_NAMES)" packaging/finish_static.sh $(RELEASE)/liblogship.a
 
 # The lesson's rejoin program, linked with our library in place of the course's .c files: its seven lines, nothing else.
 demo: tools
@@ -50,7 +52,7 @@ c-test-static: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_lessons.sh
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_own.sh
 
-c-test-shared: lib
+c-test-shared: package-libs
 	LOGSHIP_LIBS="$(SHARED_LIBS)" c_tests/run_lessons.sh
 	LOGSHIP_LIBS="$(SHARED_LIBS)" SKIP_OWN="literal_headers wal_enospc" c_tests/run_own.sh
 
@@ -105,6 +107,8 @@ canaries: tools
 
 clean:
 	$(CARGO) clean
+
+include packaging/install.mk
 
 # Plain C and logship in one program, doing the same things from the same seeds: c_tests/oracle/README.md. Without SECONDS and
 # SEED it does the same each time, and mistakes in plain C must be noticed.

@@ -3,7 +3,7 @@
 //! process): a request is kept until the call has returned.
 #![allow(unsafe_code, reason = "the cancellation state of the calling thread")]
 
-use super::errno;
+use super::{errno, replaced};
 use crate::error::{Error, Result};
 use libc::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +38,7 @@ impl Drop for Uncancelled {
 /// Runs `body`; a panic becomes `on_panic` with errno EIO. What `body` was changing may be half-changed then: side
 /// state is checked against the file and the socket on every call, so the next call finds out.
 pub(crate) fn guard<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
+    replaced::know();
     let _uncancelled = Uncancelled::new();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         errno::set(Error::Internal("panic").errno());
@@ -52,6 +53,7 @@ pub(crate) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
 
 /// Runs the body of any C function; `on_error` gives the value for an error.
 pub(crate) fn call_or<T>(body: impl FnOnce() -> Result<T>, on_error: impl FnOnce(&Error) -> T) -> T {
+    replaced::know();
     let _uncancelled = Uncancelled::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Error::Internal("panic")));
     result.unwrap_or_else(|error| {

@@ -5,12 +5,16 @@
 use crate::capi::errno;
 use crate::capi::guard::guard;
 use crate::capi::kv_table::{self, Bytes, CStore};
+use crate::capi::locked::AnyStore;
+use crate::capi::replaced::store::ProgramStore;
+use crate::capi::replaced::{self, File};
 use crate::capi::wal_record::wal_record;
 use crate::error::{Error, Result};
 use crate::kv::{Applied, StateMachine};
 use crate::types::Timestamp;
 use crate::wal::record::{Op, Record};
 use libc::{c_char, c_int, c_uint, pthread_rwlock_t};
+use std::ffi::CStr;
 use std::ptr::null_mut;
 
 /// One key with its value, in the chain of its bucket. `key` and `value` end with a NUL and are never NULL. Programs
@@ -57,6 +61,7 @@ const _: () = {
 /// # Safety
 /// `store` is NULL or writable memory that is no live store.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
     // SAFETY: what the caller promises.
     guard(-1, || unsafe { status(create(store, kv_table::DEFAULT_BUCKETS)) })
@@ -69,6 +74,7 @@ pub unsafe extern "C" fn kv_store_init(store: *mut kv_store) -> c_int {
 /// # Safety
 /// `store` is NULL or writable memory that is no live store.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: c_int) -> c_int {
     // SAFETY: what the caller promises.
     guard(-1, || unsafe { status(create(store, num_buckets)) })
@@ -82,6 +88,7 @@ pub unsafe extern "C" fn kv_store_init_sized(store: *mut kv_store, num_buckets: 
 /// # Safety
 /// `store` is NULL, zeroed, or a store; the strings are NULL or end with a NUL, and may be parts of the store.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_set(store: *mut kv_store, key: *const c_char, value: *const c_char) -> c_int {
     // SAFETY: what the caller promises.
     guard(-1, || unsafe { status(set(store, key, value, None)) })
@@ -93,6 +100,7 @@ pub unsafe extern "C" fn kv_store_set(store: *mut kv_store, key: *const c_char, 
 /// # Safety
 /// As for `kv_store_set`.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_set_ts(
     store: *mut kv_store,
     key: *const c_char,
@@ -110,6 +118,7 @@ pub unsafe extern "C" fn kv_store_set_ts(
 /// # Safety
 /// `store` is NULL, zeroed, or a store; `key` is NULL or ends with a NUL.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_get(store: *const kv_store, key: *const c_char) -> *mut c_char {
     // SAFETY: what the caller promises.
     let entry = unsafe { find(store, key) };
@@ -126,6 +135,7 @@ pub unsafe extern "C" fn kv_store_get(store: *const kv_store, key: *const c_char
 /// # Safety
 /// As for `kv_store_get`.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     // SAFETY: what the caller promises.
     unsafe { find(store, key) }
@@ -139,6 +149,7 @@ pub unsafe extern "C" fn kv_store_find(store: *const kv_store, key: *const c_cha
 /// # Safety
 /// `store` is NULL, zeroed, or a store; `key` is NULL or ends with a NUL, and may be a part of the store.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn kv_store_del(store: *mut kv_store, key: *const c_char) -> c_int {
     // SAFETY: what the caller promises.
     guard(-1, || unsafe { status(delete(store, key)) })
@@ -155,6 +166,10 @@ pub unsafe extern "C" fn kv_store_count(store: *const kv_store) -> c_int {
     match unsafe { CStore::from_ptr(store.cast_mut()) } {
         Some(store) => c_int::try_from(store.live()).unwrap_or(c_int::MAX),
         None => {
+            // SAFETY: as above.
+            if let Some(theirs) = unsafe { their_store(store.cast_mut()) } {
+                return c_int::try_from(theirs.live()).unwrap_or(c_int::MAX);
+            }
             errno::set(libc::EINVAL);
             if store.is_null() { -1 } else { 0 }
         }
@@ -223,12 +238,27 @@ unsafe fn create(store: *mut kv_store, num_buckets: c_int) -> Result<c_int> {
     if store.is_null() {
         return Err(Error::Invalid("store is NULL"));
     }
+    if replaced::has(File::KvStore) {
+        // SAFETY: not NULL; the rest is the caller's promise.
+        if let Some(result) = unsafe { replaced::init_store(store, num_buckets) } {
+            return Ok(result);
+        }
+    }
     // SAFETY: not NULL; the rest is the caller's promise.
     unsafe { CStore::create(store, num_buckets) }.map(|()| 0)
 }
 
 #[inline]
 unsafe fn set(store: *mut kv_store, key: *const c_char, value: *const c_char, ts: Option<u64>) -> Result<c_int> {
+    // SAFETY: what the caller promises.
+    if let Some(ts) = ts.filter(|_| replaced::has(File::KvStore) && !key.is_null() && !value.is_null())
+        // SAFETY: what the caller promises.
+        && let Some(theirs) = unsafe { their_store(store) }
+    {
+        // SAFETY: what the caller promises.
+        let (key, value) = unsafe { (CStr::from_ptr(key), CStr::from_ptr(value)) };
+        return theirs.set(key, value, ts).map(|()| 0);
+    }
     // SAFETY: what the caller promises.
     let Some(mut store) = (unsafe { CStore::from_ptr(store) }).filter(|_| !key.is_null() && !value.is_null()) else {
         return Err(Error::Invalid("an argument is NULL, or the store is not initialised"));
@@ -260,19 +290,34 @@ unsafe fn delete(store: *mut kv_store, key: *const c_char) -> Result<c_int> {
 #[inline]
 unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     // SAFETY: what the caller promises; nothing is written through it.
-    let Some(store) = (unsafe { CStore::from_ptr(store.cast_mut()) }).filter(|_| !key.is_null()) else {
+    let Some(table) = (unsafe { CStore::from_ptr(store.cast_mut()) }).filter(|_| !key.is_null()) else {
+        // SAFETY: what the caller promises.
+        if let Some(theirs) = unsafe { their_store(store.cast_mut()) }.filter(|_| !key.is_null()) {
+            // SAFETY: as above.
+            return theirs.find(unsafe { CStr::from_ptr(key) });
+        }
         errno::set(libc::EINVAL);
         return null_mut();
     };
     // SAFETY: a C string.
-    let key = unsafe { store.key(key) };
+    let key = unsafe { table.key(key) };
     // SAFETY: as above.
-    unsafe { store.find(key) }
+    unsafe { table.find(key) }
+}
+
+/// A store whose table is the program's, of which this file's functions serve those that the program has not brought.
+///
+/// # Safety
+/// `store` is NULL, zeroed, or a live store that outlives the value.
+#[cold]
+unsafe fn their_store(store: *mut kv_store) -> Option<ProgramStore> {
+    // SAFETY: the caller's promise.
+    if replaced::has(File::KvStore) { unsafe { ProgramStore::from_ptr(store) } } else { None }
 }
 
 unsafe fn apply(store: *mut kv_store, record: *const wal_record) -> Result<c_int> {
     // SAFETY: what the caller promises.
-    let store = unsafe { CStore::from_ptr(store) };
+    let store = unsafe { AnyStore::from_ptr(store) };
     // SAFETY: as above; nobody writes the record meanwhile.
     let (Some(mut store), Some(record)) = (store, unsafe { record.as_ref() }) else {
         return Err(Error::Invalid("an argument is NULL, or the store is not initialised"));

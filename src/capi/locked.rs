@@ -4,6 +4,8 @@
 
 use super::kv_store::kv_store;
 use super::kv_table::CStore;
+use super::replaced::store::ProgramStore;
+use super::replaced::{self, File};
 use crate::error::{Error, Result};
 use crate::kv::{Applied, Entry, StateMachine};
 use crate::wal::record::Record;
@@ -22,8 +24,64 @@ type LockCall = unsafe extern "C" fn(*mut pthread_rwlock_t, c_int, *const timesp
 
 /// A C store and its lock.
 pub(super) struct LockedStore {
-    store: CStore,
+    store: AnyStore,
     lock: *mut pthread_rwlock_t,
+}
+
+/// A store of this library's, or one of which table or rule are the program's.
+pub(super) enum AnyStore {
+    Ours(CStore),
+    Theirs(ProgramStore),
+}
+
+impl AnyStore {
+    /// # Safety
+    /// `store` is NULL, zeroed, or a live store that outlives the value.
+    pub(super) unsafe fn from_ptr(store: *mut kv_store) -> Option<AnyStore> {
+        if replaced::has(File::KvStore) || replaced::has(File::ReplConflict) {
+            // SAFETY: the caller's promise.
+            return unsafe { ProgramStore::from_ptr(store) }.map(AnyStore::Theirs);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { CStore::from_ptr(store) }.map(AnyStore::Ours)
+    }
+}
+
+impl StateMachine for AnyStore {
+    fn apply(&mut self, record: &Record<'_>) -> Result<Applied> {
+        match self {
+            AnyStore::Ours(store) => store.apply(record),
+            AnyStore::Theirs(store) => store.apply(record),
+        }
+    }
+
+    fn apply_all(&mut self, records: &[Record<'_>]) -> Result<()> {
+        match self {
+            AnyStore::Ours(store) => store.apply_all(records),
+            AnyStore::Theirs(store) => store.apply_all(records),
+        }
+    }
+
+    fn forget(&mut self, key: &[u8]) -> Result<()> {
+        match self {
+            AnyStore::Ours(store) => store.forget(key),
+            AnyStore::Theirs(store) => store.forget(key),
+        }
+    }
+
+    fn live(&self) -> usize {
+        match self {
+            AnyStore::Ours(store) => store.live(),
+            AnyStore::Theirs(store) => store.live(),
+        }
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            AnyStore::Ours(store) => store.for_each(visit),
+            AnyStore::Theirs(store) => store.for_each(visit),
+        }
+    }
 }
 
 struct Held(Option<*mut pthread_rwlock_t>);
@@ -42,7 +100,7 @@ impl LockedStore {
     /// `store` is NULL, zeroed, or a live store that outlives the value.
     pub(super) unsafe fn from_ptr(store: *mut kv_store) -> Result<LockedStore> {
         // SAFETY: the caller's promise.
-        let table = unsafe { CStore::from_ptr(store) }.ok_or(Error::Invalid("NULL or uninitialised store"))?;
+        let table = unsafe { AnyStore::from_ptr(store) }.ok_or(Error::Invalid("NULL or uninitialised store"))?;
         // SAFETY: not NULL, since a table was found behind it.
         let lock = unsafe { &raw mut (*store).lock };
         Ok(LockedStore { store: table, lock })
@@ -58,6 +116,8 @@ impl LockedStore {
             0 => Ok(Held(Some(self.lock))),
             // The caller holds it for writing: what we need.
             libc::EDEADLK => Ok(Held(None)),
+            // A table of the program's whose lock it never made: then nobody takes it.
+            _ if matches!(self.store, AnyStore::Theirs(_)) && replaced::has(File::KvStore) => Ok(Held(None)),
             libc::ETIMEDOUT => {
                 crate::log_error!("the store's lock was not let go of for {LOCK_TIMEOUT_S} s");
                 Err(Error::TimedOut)
@@ -93,7 +153,7 @@ impl StateMachine for LockedStore {
 }
 
 /// Runs `body` with the store locked for reading.
-pub(super) fn reading<T>(store: &LockedStore, body: impl FnOnce(&CStore) -> Result<T>) -> Result<T> {
+pub(super) fn reading<T>(store: &LockedStore, body: impl FnOnce(&AnyStore) -> Result<T>) -> Result<T> {
     let _held = store.hold(pthread_rwlock_clockrdlock)?;
     body(&store.store)
 }

@@ -21,6 +21,7 @@ mod kv_table;
 mod leader_log;
 mod locked;
 mod logs;
+mod replaced;
 
 pub mod crc32;
 pub mod kv_store;

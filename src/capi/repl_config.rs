@@ -87,6 +87,7 @@ pub unsafe extern "C" fn repl_config_init(config: *mut replication_config) -> c_
 /// # Safety
 /// `node` points to a node whose host is a C string.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn repl_connect(node: *mut repl_node) -> c_int {
     guard::call(|| {
         ptr::check(node)?;
@@ -127,6 +128,7 @@ pub unsafe extern "C" fn repl_listen(node: *mut repl_node) -> c_int {
 /// accept(2)'s `errno`. Waits as accept(2) does: without a deadline, and not at all on a non-blocking listening socket;
 /// poll(2) the listening descriptor to bound it.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub extern "C-unwind" fn repl_accept(listen_fd: c_int) -> c_int {
     if socket::is_blocking(listen_fd) {
         cancel::wait_readable(listen_fd);

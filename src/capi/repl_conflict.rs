@@ -16,6 +16,7 @@ use std::ffi::CStr;
 /// # Safety
 /// The values are NULL or C strings.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn repl_resolve_conflict(
     existing_ts: u64,
     incoming_ts: u64,

@@ -3,15 +3,18 @@
 
 use super::leader_log::{LeaderLogByPath, LogSource};
 use super::repl_config::replication_config;
+use super::replaced::{self, File};
 use super::{configs, conns, guard, ptr};
 use crate::error::{Error, Result};
-use crate::net::catch_up::{self, Source};
+use crate::net::catch_up::{self, Source, Summary};
 use crate::net::group::Group;
-use crate::net::io::Deadline;
+use crate::net::io::{self, Deadline};
 use crate::net::member::Member;
 use crate::net::rejoin::{self, Way};
 use crate::net::socket;
+use crate::replication::{frame, message};
 use crate::types::Lsn;
+use crate::wal;
 use libc::{c_char, c_int};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
@@ -28,13 +31,14 @@ pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) 
     guard::call(|| {
         let (host, port) = leader_address();
         let host = host.as_str().map_err(|_| Error::Invalid("the leader's host"))?;
-        match rejoin::find_way(leader_fd, host, port)? {
+        let connect = if replaced::has(File::ReplConfig) { replaced::connect } else { socket::connect };
+        match rejoin::find_way(leader_fd, || connect(host, port))? {
             Way::Given => {
-                rejoin::send_rejoin(leader_fd, Lsn(last_applied_lsn), conns::node())?;
+                send_rejoin(leader_fd, Lsn(last_applied_lsn))?;
                 Ok(0)
             }
             Way::New(fd) => {
-                rejoin::send_rejoin(fd.as_raw_fd(), Lsn(last_applied_lsn), conns::node())?;
+                send_rejoin(fd.as_raw_fd(), Lsn(last_applied_lsn))?;
                 if leader_fd < 0 {
                     return Ok(fd.into_raw_fd());
                 }
@@ -43,6 +47,33 @@ pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) 
             }
         }
     })
+}
+
+/// Sends the rejoin message: with the mark, unless what receives here can't take what the mark asks for.
+fn send_rejoin(fd: RawFd, last: Lsn) -> Result<()> {
+    match (replaced::speaks_plainly(), replaced::has(File::ReplShip)) {
+        (false, _) => rejoin::send_rejoin(fd, last, conns::node()),
+        (true, true) => replaced::send(fd, &message::encode_rejoin(last)),
+        (true, false) => io::send_all(fd, &message::encode_rejoin(last), Deadline::send()),
+    }
+}
+
+/// A catch-up whose bytes go out through the program's `send_full`, as the lesson does it: record after record.
+fn catch_up_through_program(member: &mut Member<'_>, source: &LogSource<'_>, follower: Lsn) -> Result<Summary> {
+    catch_up::begin(member, source, follower)?;
+    let state = member.link.catch_up.take().ok_or(Error::Internal("a catch-up that is none"))?;
+    let (first, last) = (state.at.lsn, source.tail.last());
+    let mut summary = Summary { records: 0, bytes: 0, last, snapshot: None };
+    for lsn in (first.0..=last.0).map(Lsn) {
+        let record = wal::read_record(source.storage, source.tail.near(lsn), lsn)?;
+        let header = frame::record_header(record.len()).ok_or(Error::Internal("a record of no record's length"))?;
+        let frame = [&header, record.as_slice()].concat();
+        replaced::send(member.fd, &frame)?;
+        summary.records += 1;
+        summary.bytes += frame.len() as u64;
+    }
+    member.online = true;
+    Ok(summary)
 }
 
 /// Reads a rejoin message from a connection that was accepted, within 5 s: the follower's last LSN goes to
@@ -89,7 +120,8 @@ pub unsafe extern "C" fn repl_accept_rejoin(
         ptr::check(follower_lsn)?;
         // SAFETY: the caller's promise.
         unsafe { configs::follower_count(config) }?;
-        let connection = socket::accept(listen_fd)?;
+        let accept = if replaced::has(File::ReplConfig) { replaced::accept } else { socket::accept };
+        let connection = accept(listen_fd)?;
         let message = read_rejoin(connection.as_raw_fd())?;
         let node = message.mark.map_or(0, |mark| mark.node);
         // SAFETY: the caller's promise.
@@ -151,6 +183,9 @@ pub unsafe extern "C" fn repl_catch_up(
     guard::call(|| {
         let watch = super::logship::tell_progress;
         let all = |member: &mut Member<'_>, source: &LogSource<'_>| {
+            if replaced::has(File::ReplShip) {
+                return catch_up_through_program(member, source, Lsn(follower_lsn));
+            }
             catch_up::catch_up(member, &Source { watch: Some(&watch), ..*source }, Lsn(follower_lsn))
         };
         // SAFETY: the caller's promise.

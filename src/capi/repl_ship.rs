@@ -5,6 +5,8 @@ use super::kv_store::kv_store;
 use super::locked::LockedStore;
 use super::repl_ack;
 use super::repl_config::replication_config;
+use super::replaced::log::ThroughProgram;
+use super::replaced::{self, File};
 use super::wal_writer::wal_writer;
 use super::{cancel, configs, conns, guard, logs, ptr};
 use crate::error::{Error, Result};
@@ -19,6 +21,7 @@ use libc::{c_int, c_void};
 /// # Safety
 /// `buf` points to `len` readable bytes.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn send_full(fd: c_int, buf: *const c_void, len: usize) -> c_int {
     guard::call(|| {
         if len == 0 {
@@ -60,6 +63,7 @@ pub unsafe extern "C-unwind" fn recv_full(fd: c_int, buf: *mut c_void, len: usiz
 /// # Safety
 /// `config` points to a configuration that no other thread uses; `encoded_buf` to `encoded_len` readable bytes.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn repl_ship_record(
     config: *mut replication_config,
     encoded_buf: *const u8,
@@ -88,6 +92,7 @@ pub unsafe extern "C" fn repl_ship_record(
 /// # Safety
 /// `writer` and `store` are live and used by no other thread.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C-unwind" fn repl_receive_record(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { receive(fd, writer, store, Acks::ByCaller) }
@@ -151,8 +156,13 @@ unsafe fn receive_frame(fd: c_int, writer: *mut wal_writer, store: *mut kv_store
     let mut conn = conns::of(fd)?;
     let node = conns::node();
     let follower = &mut conn.value().follower;
-    let mut receiver = Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle: Deadline::NEVER };
-    let result = receiver.receive_frame();
+    let idle = Deadline::NEVER;
+    let result = if replaced::has(File::WalWriter) {
+        let mut log = ThroughProgram { log: &mut log, writer };
+        Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle }.receive_frame()
+    } else {
+        Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle }.receive_frame()
+    };
     if let Ok((_, len)) = log.end() {
         // SAFETY: not NULL, checked above.
         unsafe { super::wal_writer::publish(writer, len) };

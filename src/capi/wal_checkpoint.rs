@@ -3,6 +3,7 @@
 
 use super::kv_store::kv_store;
 use super::locked::{self, LockedStore};
+use super::replaced::{self, File};
 use super::{guard, logs, ptr};
 use crate::wal::{self, checkpoint};
 use libc::{c_char, c_int};
@@ -16,6 +17,7 @@ use libc::{c_char, c_int};
 /// # Safety
 /// `store` is a live store, `checkpoint_path` a C string.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_checkpoint_write(
     store: *const kv_store,
     checkpoint_path: *const c_char,
@@ -43,7 +45,7 @@ pub unsafe extern "C" fn wal_checkpoint(
     wal_offset: u64,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { wal_checkpoint_write(store, checkpoint_path, wal_offset) }
+    unsafe { replaced::write_checkpoint(store, checkpoint_path, wal_offset) }
 }
 
 /// Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which
@@ -89,6 +91,11 @@ pub unsafe extern "C" fn wal_recover_with_checkpoint(
         let wal_path = unsafe { ptr::path(wal_path) }?;
         // SAFETY: the caller's promise.
         let checkpoint_path = unsafe { ptr::path(checkpoint_path) }?;
+        // Without a checkpoint this is recovery from the whole log, which is another file's.
+        if replaced::has(File::WalRecovery) && !wal::is_checkpoint(checkpoint_path) {
+            // SAFETY: the caller's promise.
+            return unsafe { replaced::recover(wal_path, store) };
+        }
         // SAFETY: the caller's promise.
         let mut store = unsafe { LockedStore::from_ptr(store) }?;
         Ok(ptr::count(wal::recover_with_checkpoint(wal_path, checkpoint_path, &mut store)?))

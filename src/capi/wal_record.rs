@@ -51,7 +51,7 @@ const _: () = {
     assert!(size_of::<wal_record>() == 48);
 };
 
-const NOTHING: wal_record = wal_record {
+pub(super) const NOTHING: wal_record = wal_record {
     op: 0,
     key: std::ptr::null_mut(),
     key_len: 0,
@@ -90,6 +90,7 @@ pub(super) unsafe fn view<'a>(record: *const wal_record) -> Result<Record<'a>> {
 /// # Safety
 /// `record` points to a record whose strings have their lengths; `buffer` to `buf_size` writable bytes.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_record_encode(record: *const wal_record, buffer: *mut u8, buf_size: usize) -> c_int {
     guard::call(|| {
         // SAFETY: the caller's promise.
@@ -109,6 +110,7 @@ pub unsafe extern "C" fn wal_record_encode(record: *const wal_record, buffer: *m
 /// # Safety
 /// `buffer` points to `len` readable bytes, `record` to a writable record whose old strings nobody needs.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_record_decode(buffer: *const u8, len: usize, record: *mut wal_record) -> c_int {
     guard::call(|| {
         ptr::check(record)?;
@@ -143,6 +145,7 @@ pub unsafe extern "C" fn wal_record_decode(buffer: *const u8, len: usize, record
 /// # Safety
 /// `record` is NULL or points to a record whose strings are NULL or came from malloc(3).
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_record_free(record: *mut wal_record) {
     if record.is_null() {
         return;

@@ -16,6 +16,7 @@ use libc::{c_char, c_int};
 /// # Safety
 /// `path` is a C string, `store` a live store.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_recover(path: *const c_char, store: *mut kv_store) -> c_int {
     guard::call(|| {
         // SAFETY: the caller's promise.

@@ -3,6 +3,7 @@
 #![allow(non_camel_case_types, reason = "C's names")]
 
 use super::logs::{self, OpenLog};
+use super::replaced::{self, File};
 use super::wal_record::wal_record;
 use super::{guard, ptr};
 use crate::error::{Error, Result};
@@ -72,6 +73,7 @@ pub(super) unsafe fn publish(writer: *mut wal_writer, len: u64) {
 /// # Safety
 /// `writer` points to a writable struct, `path` is a C string.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_open(writer: *mut wal_writer, path: *const c_char) -> c_int {
     guard::call(|| {
         ptr::check(writer)?;
@@ -90,6 +92,10 @@ pub unsafe extern "C" fn wal_open(writer: *mut wal_writer, path: *const c_char) 
 /// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wal_open_path(path: *const c_char) -> *mut wal_writer {
+    if replaced::has(File::WalWriter) {
+        // SAFETY: the caller's promise.
+        return unsafe { replaced::log::open(path) };
+    }
     guard::call_or(
         || {
             // SAFETY: the caller's promise.
@@ -118,6 +124,7 @@ pub unsafe extern "C" fn wal_open_path(path: *const c_char) -> *mut wal_writer {
 /// # Safety
 /// `writer` points to a writer, `record` to a record whose strings have their lengths.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_append(writer: *mut wal_writer, record: *const wal_record) -> c_int {
     // SAFETY: the caller's promise.
     guard::call(|| unsafe { append_all(writer, &[super::wal_record::view(record)?]) })
@@ -130,6 +137,10 @@ pub unsafe extern "C" fn wal_append(writer: *mut wal_writer, record: *const wal_
 pub(super) unsafe fn append_all(writer: *mut wal_writer, records: &[Record<'_>]) -> Result<c_int> {
     // SAFETY: the caller's promise.
     let mut log = unsafe { log_of(writer) }?;
+    if replaced::has(File::WalWriter) {
+        // SAFETY: as above.
+        return unsafe { replaced::log::append_all(writer, records) };
+    }
     let mut encoded = Vec::new();
     let ends = wal::encode_all(records, &mut encoded)?;
     if ends.is_empty() {

@@ -32,7 +32,7 @@ pub enum Way {
 }
 
 /// Finds the way: a live connection is taken as it is, else a new one is made to the leader.
-pub fn find_way(leader_fd: RawFd, host: &str, port: u16) -> Result<Way> {
+pub fn find_way(leader_fd: RawFd, connect: impl FnOnce() -> Result<OwnedFd>) -> Result<Way> {
     if leader_fd >= 0 {
         // What is no socket is not ours to replace.
         socket::identify(leader_fd).ok_or_else(|| socket::why_no_socket(leader_fd))?;
@@ -43,7 +43,7 @@ pub fn find_way(leader_fd: RawFd, host: &str, port: u16) -> Result<Way> {
             return Ok(Way::Given);
         }
     }
-    Ok(Way::New(socket::connect(host, port)?))
+    Ok(Way::New(connect()?))
 }
 
 /// A rejoin message as a leader reads it.

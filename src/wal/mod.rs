@@ -86,8 +86,9 @@ pub fn encode_all(records: &[Record<'_>], into: &mut Vec<u8>) -> Result<Vec<usiz
     let mut ends = Vec::with_capacity(records.len());
     for one in records {
         let start = into.len();
-        into.resize(start + one.encoded_len(), 0);
-        record::encode(one, &mut into[start..])?;
+        into.resize(start + record::encoded_len_max(one), 0);
+        let len = record::encode(one, &mut into[start..])?;
+        into.truncate(start + len);
         clock::observe(one.timestamp);
         ends.push(into.len());
     }
@@ -423,6 +424,11 @@ pub fn load_checkpoint(path: &Path, store: &mut impl StateMachine) -> Result<che
     })?;
     found.apply(store)?;
     Ok(found.covered)
+}
+
+/// Whether there is a whole checkpoint at `path`.
+pub fn is_checkpoint(path: &Path) -> bool {
+    file::open_read(path).is_ok_and(|storage| checkpoint::verify(&storage).is_ok())
 }
 
 /// Recovers from a checkpoint and the log behind it; returns how many records of the log were replayed. A checkpoint

@@ -25,6 +25,7 @@
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
 use crate::wal::crc::crc32;
+use std::sync::OnceLock;
 
 /// The largest encoded record: a key and a value of 65,535 bytes each.
 pub const RECORD_MAX: usize = 131_091;
@@ -99,6 +100,50 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Another codec in the place of this one: that of a program which has brought its own (`capi/replaced`). Its records
+/// have bytes of their own, but begin with a CRC and a length as these do: that is how a log is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Codec {
+    /// As [`encode`]; any buffer of [`RECORD_MAX`] bytes must do.
+    pub encode: fn(&Record<'_>, &mut [u8]) -> Result<usize>,
+    /// As [`decode`].
+    pub decode: for<'a> fn(&'a [u8]) -> Result<Record<'a>>,
+}
+
+static CODEC: OnceLock<Codec> = OnceLock::new();
+
+/// Puts `codec` in the place of this one, for good. The first one stays.
+pub fn replace_codec(codec: Codec) {
+    CODEC.get_or_init(|| codec);
+}
+
+/// How large a buffer [`encode`] may need for this record.
+#[inline]
+#[must_use]
+pub fn encoded_len_max(record: &Record<'_>) -> usize {
+    if CODEC.get().is_some() { RECORD_MAX } else { record.encoded_len() }
+}
+
+impl Codec {
+    #[cold]
+    fn next_in<'a>(&self, bytes: &'a [u8]) -> Next<'a> {
+        if bytes.len() < PREFIX {
+            return Next::Incomplete;
+        }
+        let Some(len) = frame_len(bytes) else { return Next::Damaged };
+        let Some(frame) = bytes.get(..len) else { return Next::Incomplete };
+        (self.decode)(frame).map_or(Next::Damaged, |record| Next::Record { record, len })
+    }
+}
+
+/// As [`frame_len`], of a record whose codec writes numbers the other way round.
+#[cold]
+fn big_endian_len(prefix: &[u8]) -> Option<usize> {
+    let [_, _, _, _, length @ ..] = prefix.first_chunk::<PREFIX>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    length.checked_add(PREFIX).filter(|len| (RECORD_MIN..=RECORD_MAX).contains(len))
+}
+
 /// Writes `record` to the front of `out`, always with its time stamp, and returns how many bytes that took.
 ///
 /// # Errors
@@ -107,6 +152,15 @@ impl<'a> Record<'a> {
 /// 65,535 bytes, [`Error::BufferTooSmall`] with the bytes needed. `out` is unchanged then.
 #[inline]
 pub fn encode(record: &Record<'_>, out: &mut [u8]) -> Result<usize> {
+    match CODEC.get() {
+        None => encode_with(record, out, crc32),
+        Some(codec) => (codec.encode)(record, out),
+    }
+}
+
+/// As [`encode`], with another checksum.
+#[inline]
+pub fn encode_with(record: &Record<'_>, out: &mut [u8], crc: impl Fn(&[u8]) -> u32) -> Result<usize> {
     let Ok(key_len) = u16::try_from(record.key.len()) else {
         return Err(Error::TooLarge("a key has at most 65,535 bytes"));
     };
@@ -120,7 +174,7 @@ pub fn encode(record: &Record<'_>, out: &mut [u8]) -> Result<usize> {
         return Err(Error::Invalid("a DEL has no value"));
     }
     let needed = record.encoded_len();
-    match out.get_mut(..needed).and_then(|out| write_fields(record, key_len, value_len, out)) {
+    match out.get_mut(..needed).and_then(|out| write_fields(record, key_len, value_len, out, crc)) {
         Some(()) => Ok(needed),
         None => Err(Error::BufferTooSmall { needed }),
     }
@@ -129,7 +183,13 @@ pub fn encode(record: &Record<'_>, out: &mut [u8]) -> Result<usize> {
 /// Fills `out`, which has exactly the record's encoded length. `None`, which can't happen then, is "too small":
 /// the checks are what lets the compiler see that nothing here indexes out of bounds.
 #[inline]
-fn write_fields(record: &Record<'_>, key_len: u16, value_len: u16, out: &mut [u8]) -> Option<()> {
+fn write_fields(
+    record: &Record<'_>,
+    key_len: u16,
+    value_len: u16,
+    out: &mut [u8],
+    crc_of: impl Fn(&[u8]) -> u32,
+) -> Option<()> {
     let (crc, covered) = out.split_first_chunk_mut::<4>()?;
     let (length, fields) = covered.split_first_chunk_mut::<4>()?;
     // op, key_len, value_len and timestamp are 13 bytes.
@@ -145,7 +205,7 @@ fn write_fields(record: &Record<'_>, key_len: u16, value_len: u16, out: &mut [u8
     let (value, fields) = fields.split_at_mut_checked(record.value.len())?;
     value.copy_from_slice(record.value);
     *fields.first_chunk_mut::<8>()? = record.timestamp.0.to_le_bytes();
-    *crc = crc32(covered).to_le_bytes();
+    *crc = crc_of(covered).to_le_bytes();
     Some(())
 }
 
@@ -160,10 +220,19 @@ fn write_fields(record: &Record<'_>, key_len: u16, value_len: u16, out: &mut [u8
 /// record, which is how something that was never a record looks.
 #[inline]
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>> {
+    match CODEC.get() {
+        None => decode_with(bytes, crc32),
+        Some(codec) => (codec.decode)(bytes),
+    }
+}
+
+/// As [`decode`], with another checksum.
+#[inline]
+pub fn decode_with(bytes: &[u8], crc: impl Fn(&[u8]) -> u32) -> Result<Record<'_>> {
     if bytes.len() < RECORD_MIN {
         return Err(Error::Malformed("fewer bytes than any record has"));
     }
-    if declared_len(bytes) != Some(bytes.len()) || !crc_matches(bytes) {
+    if declared_len(bytes) != Some(bytes.len()) || !crc_matches(bytes, crc) {
         return Err(Error::CrcMismatch);
     }
     read_fields(bytes).ok_or(Error::Malformed("the CRC is right, but the fields make no record"))
@@ -172,6 +241,9 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>> {
 /// As [`decode`], for bytes that were decoded before and have not left memory since: the CRC is not computed again.
 #[inline]
 pub fn decode_again(bytes: &[u8]) -> Result<Record<'_>> {
+    if let Some(codec) = CODEC.get() {
+        return (codec.decode)(bytes);
+    }
     read_fields(bytes).ok_or(Error::Malformed("the fields make no record"))
 }
 
@@ -197,8 +269,8 @@ fn read_fields(bytes: &[u8]) -> Option<Record<'_>> {
 
 /// Whether the CRC at the front of `bytes` is that of the rest.
 #[inline]
-fn crc_matches(bytes: &[u8]) -> bool {
-    bytes.split_first_chunk::<4>().is_some_and(|(stored, covered)| crc32(covered) == u32::from_le_bytes(*stored))
+fn crc_matches(bytes: &[u8], crc: impl Fn(&[u8]) -> u32) -> bool {
+    bytes.split_first_chunk::<4>().is_some_and(|(stored, covered)| crc(covered) == u32::from_le_bytes(*stored))
 }
 
 /// The whole encoded length that the first 8 bytes state, however absurd.
@@ -216,7 +288,11 @@ fn declared_len(prefix: &[u8]) -> Option<usize> {
 #[inline]
 #[must_use]
 pub fn frame_len(prefix: &[u8]) -> Option<usize> {
-    declared_len(prefix).filter(|len| (RECORD_MIN..=RECORD_MAX).contains(len))
+    match declared_len(prefix) {
+        Some(len) if (RECORD_MIN..=RECORD_MAX).contains(&len) => Some(len),
+        _ if CODEC.get().is_some() => big_endian_len(prefix),
+        _ => None,
+    }
 }
 
 /// The CRC that a record's first 4 bytes state, unchecked; `None` when there are fewer.
@@ -252,6 +328,9 @@ pub enum Next<'a> {
 #[inline]
 #[must_use]
 pub fn next_in(bytes: &[u8]) -> Next<'_> {
+    if let Some(codec) = CODEC.get() {
+        return codec.next_in(bytes);
+    }
     let Some(declared) = declared_len(bytes) else {
         return Next::Incomplete;
     };
@@ -262,7 +341,7 @@ pub fn next_in(bytes: &[u8]) -> Next<'_> {
         return if may_become_a_record(bytes, declared) { Next::Incomplete } else { Next::Damaged };
     };
     match read_fields(frame) {
-        Some(record) if crc_matches(frame) => Next::Record { record, len: declared },
+        Some(record) if crc_matches(frame, crc32) => Next::Record { record, len: declared },
         _ => Next::Damaged,
     }
 }
