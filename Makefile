@@ -39,7 +39,7 @@ demo: tools
 	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -Iinclude -o "$$dir/repl_rejoin_test" c_tests/w11/repl_rejoin_test.c \
 	    $(STATIC_LIBS) && "$$dir/repl_rejoin_test" 2>/dev/null
 
-test: fmt-check clippy rust-test c-test
+test: fmt-check clippy rust-test c-test install-test
 	@echo "make test: all passed"
 
 rust-test: tools
@@ -115,7 +115,7 @@ clean:
 grade: tools
 	@$(call need,objcopy,binutils)
 	@test -n "$(STUDENT)" || { echo "make grade STUDENT=DIR" >&2; exit 1; }
-	@$(CARGO) build --quiet --release --lib --bin logship
+	@$(CARGO) build --quiet --release
 	@GENERIC_NAMES="$(GENERIC_NAMES)" packaging/finish_static.sh $(RELEASE)/liblogship.a
 	@$(RELEASE)/logship grade $(GRADE) --checks grade/checks --lib $(RELEASE)/liblogship.a --include include "$(STUDENT)"
 

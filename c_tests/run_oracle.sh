@@ -28,6 +28,7 @@ work=$(mktemp -d "$place/logship-oracle-XXXXXX") || exit 1
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 141' PIPE
 
 die() { # WHY [OUTPUT]
     echo "run_oracle.sh: $1" >&2

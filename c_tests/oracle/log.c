@@ -96,13 +96,17 @@ static size_t make_log(struct rng *rng, uint8_t *log, size_t *starts, int count)
 {
     struct source source;
     size_t len = 0;
+    int big = rng_once_in(rng, 5) ? (int)rng_below(rng, (unsigned)count) : -1;
 
     source_begin(&source, rng, (enum stamps)rng_below(rng, 3));
     for (int i = 0; i < count; i++) {
-        uint8_t inner[BIG_ENOUGH];
+        static uint8_t inner[BIG_ENOUGH];
 
         starts[i] = len;
-        if (rng_once_in(rng, 6)) {
+        if (i == big) {
+            rng_fill(rng, inner, 65535);
+            len += own_encode(log + len, WAL_OP_SET, "big", 3, inner, 65535, 9, 1);
+        } else if (rng_once_in(rng, 6)) {
             size_t inner_len = own_set(inner, "inner", "value", 7);
 
             if (rng_once_in(rng, 2))

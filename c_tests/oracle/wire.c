@@ -213,7 +213,7 @@ void catch_ups(const struct library *lib, struct trace *trace, struct rng *rng)
     close(peer);
 }
 
-/* Heartbeats ---------------------------------------------------------------------------------------------------------- */
+/* Heartbeats ------------------------------------------------------------------------------------------------------ */
 
 enum { ASKED = 4 };
 
@@ -244,7 +244,7 @@ static void *be_asked(void *argument)
     return NULL;
 }
 
-/* Who answers with an ack of LSN 0 lives; an ack that came before the question is no answer, but it counts as an ack. */
+/* Who answers with an ack of LSN 0 lives; an ack that came before the question is no answer, but counts as an ack. */
 void heartbeats(const struct library *lib, struct trace *trace, struct rng *rng)
 {
     static struct replication_config config;
