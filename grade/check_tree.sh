@@ -4,8 +4,9 @@
 # DIR holds the eleven .c files, in w09/ w10/ w11/ or flat; "-" is none at all: the library alone. Without programs: all
 # of checks/*.c. From the environment: LIBS, what stands behind the tree's files in the link (its course functions must
 # be weak); ONLY, the name of one file, which is then judged alone (file + reference); CHECK, one check's id; RUNNER,
-# what each check runs under. One line a check; the exit code is 0 if all passed. `logship grade` is the real thing:
-# this one tries checks out while they are written, and has no limits but the clock.
+# what each check runs under; CFLAGS, for all of it, and STUDENT_FLAGS, for the tree's files. One line a check; the exit
+# code is 0 if all passed. `logship grade` is the real thing: this one tries checks out while they are written, and has
+# no limits but the clock.
 set -u
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -41,7 +42,7 @@ if [ "$tree" != - ]; then
             [ -f "$source" ] || continue
             # The variables hold several words each, so they are left unquoted.
             # shellcheck disable=SC2086
-            $CC $CFLAGS $theirs $ours -c -o "$work/$name.o" "$source" || exit 2
+            $CC $CFLAGS $theirs $ours ${STUDENT_FLAGS:-} -c -o "$work/$name.o" "$source" || exit 2
             objects="$objects $work/$name.o"
         done
     done

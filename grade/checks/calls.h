@@ -55,6 +55,16 @@ static inline long long calls_synced_size(const char *path)
     return -1;
 }
 
+/* The same for a verdict. */
+static inline const char *calls_synced_text(const char *path)
+{
+    static char text[32];
+    long long size = calls_synced_size(path);
+
+    snprintf(text, sizeof text, size < 0 ? "no fsync" : "%lld", size);
+    return text;
+}
+
 /* The verdict, messages and sockets are none of the log's business. */
 static inline int calls_watched(int fd)
 {

@@ -196,8 +196,8 @@ static void synced(void)
         write_checkpoint(&store, 1000);
         snprintf(expected, sizeof expected, "%lld", check_file_size(CHECKPOINT));
         EXPECT(calls_synced_size(CHECKPOINT) == check_file_size(CHECKPOINT),
-               "bytes in the checkpoint at its last fsync in wal_checkpoint_write", expected,
-               "%lld (-1: there was none)", calls_synced_size(CHECKPOINT));
+               "bytes in the checkpoint at its last fsync in wal_checkpoint_write", expected, "%s",
+               calls_synced_text(CHECKPOINT));
     }
     kv_store_destroy(&store);
 }
@@ -221,7 +221,7 @@ static void on_rename(const char *from, const char *to)
     snprintf(expected, sizeof expected, "%lld", check_file_size(from));
     EXPECT(calls_synced_size(from) == check_file_size(from),
            "bytes in the new checkpoint that were synced when rename gave it the name", expected,
-           "%lld (-1: it was not synced)", calls_synced_size(from));
+           "%s", calls_synced_text(from));
 }
 
 /* A checkpoint written in its place needs no rename; one that is renamed must be on the disk by then. */
@@ -246,7 +246,7 @@ static void on_loss(const char *path, int fd)
 
     if (names_file(path, fd, LOG))
         EXPECT(size >= 16 && calls_synced_size(CHECKPOINT) == size, "the checkpoint when the log was cut or removed",
-               "on the disk, synced", "size %lld, synced %lld (-1: not at all)", size, calls_synced_size(CHECKPOINT));
+               "whole, and synced", "%lld bytes, synced: %s", size < 0 ? 0 : size, calls_synced_text(CHECKPOINT));
 }
 
 static void log_outlives(void)
