@@ -14,7 +14,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/logship-static-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 # gcc's ar, nm and so on: the plain ones load whatever linker plugin is installed, and a clang's makes them lose symbols.
 gcc-ar t "$archive" >"$work/members"
-grep -qx 'logship_is_weak' "$work/members" && exit 0
+grep -qx 'logship_is_weak.o' "$work/members" && exit 0
 crc32=$(grep -x '[0-9a-f]*-crc32\.o' "$work/members")
 sed -n 's/^        \([a-z].*\);/\1/p' "$here/logship.map" >"$work/names"
 # shellcheck disable=SC2086
@@ -22,9 +22,9 @@ printf '%s\n' $GENERIC_NAMES >>"$work/names"
 cp "$archive" "$work/plain.a"
 (cd "$work" && gcc-ar x plain.a "$crc32")
 objcopy --weaken-symbols="$work/names" "$archive" "$work/liblogship.a"
-# The mark of what is done already.
-: >"$work/logship_is_weak"
-(cd "$work" && gcc-ar rD liblogship.a "$crc32" logship_is_weak)
+# An empty object, the mark of what is done already.
+printf '.section .note.GNU-stack, "", @progbits\n' | ${CC:-gcc} -c -x assembler -o "$work/logship_is_weak.o" -
+(cd "$work" && gcc-ar rD liblogship.a "$crc32" logship_is_weak.o)
 touch -r "$archive" "$work/time"
 cat "$work/liblogship.a" >"$archive"
 touch -r "$work/time" "$archive"
