@@ -245,24 +245,6 @@ static void show_growth(const struct library *lib, char *text, size_t size)
     lib->kv_store_destroy(&store);
 }
 
-static void show_not_opened(const struct library *lib, char *text, size_t size)
-{
-    struct wal_writer writer = {.fd = 12345, .offset = 7};
-
-    REQUIRE_THAT(lib->wal_open(&writer, ".") == -1);
-    snprintf(text, size, "fd %d, offset %llu", writer.fd, (unsigned long long)writer.offset);
-}
-
-static void show_unknown_name(const struct library *lib, char *text, size_t size)
-{
-    char host[] = "no-name-has-a-part-of-more-than-sixty-three-letters-which-this-one-has";
-    struct repl_node node = {.host = host, .port = 1, .fd = -1};
-
-    errno = 0;
-    REQUIRE_THAT(lib->repl_connect(&node) == -1);
-    snprintf(text, size, "%s", strerrorname_np(errno));
-}
-
 static void show_size(const struct library *lib, char *text, size_t size)
 {
     struct wal_record record = {.op = 1, .key = (char[]){"k"}, .key_len = 1};
@@ -317,10 +299,6 @@ static const struct known {
     [SHIPPED_BY_CATCH_UP] = {"a record that catch-up has sent", "plain C ships it once more", show_shipped_twice,
                              "sent 1 times", "sent 2 times"},
     [TABLE_GROWS] = {"a table that grows", "plain C is the naive baseline", show_growth, "grows", "stays"},
-    [WRITER_NOT_OPENED] = {"the writer after a failed wal_open", "the contract leaves it open",
-                           show_not_opened, "fd 12345, offset 7", "fd -1, offset 0"},
-    [NAME_UNKNOWN] = {"errno for a host that has no address", "the contract names none", show_unknown_name, "EIO",
-                      "EADDRNOTAVAIL"},
     [NO_SUCH_SIZE] = {"a buffer larger than memory", "logship takes it for an impossible argument", show_size,
                       "-1", "22"},
     [NOT_STORED] = {"an ack with status 2", "it is logship's own: the record is sent again before the next one",

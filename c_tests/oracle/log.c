@@ -30,10 +30,7 @@ static int open_log(const struct library *lib, struct trace *trace, struct wal_w
     errno = 0;
     rc = lib->wal_open(writer, path);
     trace_result(trace, "open", rc, errno);
-    if (rc == 0)
-        trace_say(trace, "fd %s, offset %llu", writer->fd >= 0 ? "there" : "bad", (unsigned long long)writer->offset);
-    else
-        let_through(WRITER_NOT_OPENED);
+    trace_say(trace, "fd %s, offset %llu", writer->fd >= 0 ? "there" : "none", (unsigned long long)writer->offset);
     return rc;
 }
 

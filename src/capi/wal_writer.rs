@@ -67,7 +67,7 @@ pub(super) unsafe fn publish(writer: *mut wal_writer, len: u64) {
 /// Opens or creates the log at `path` for appending (O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC) and finds the end
 /// of its last whole record. A torn tail is cut off, its bytes kept in `<path>.torn-N`, with a warning. Returns 0, or
 /// -1 with `errno`: EBADMSG if the log is damaged and whole records follow the damage (nothing is changed), EINVAL for
-/// NULL, or what open(2), read(2) or fsync(2) say. `wal_close` closes it. Takes no lock. (`wal_open(path)` is
+/// NULL, or what open(2), read(2) or fsync(2) say; `fd` is -1 then. `wal_close` closes it. Takes no lock. (`wal_open(path)` is
 /// `wal_open_path`.)
 ///
 /// # Safety
@@ -78,9 +78,12 @@ pub unsafe extern "C" fn wal_open(writer: *mut wal_writer, path: *const c_char) 
     guard::call(|| {
         ptr::check(writer)?;
         // SAFETY: the caller's promise.
-        let (file, offset) = logs::open(unsafe { ptr::path(path) }?)?;
+        let opened = logs::open(unsafe { ptr::path(path) }?);
+        // A program that closes what it could not open must not close what stands in memory that it never filled.
+        let (fd, offset) = opened.as_ref().map_or((-1, 0), |(file, offset)| (file.as_raw_fd(), *offset));
         // SAFETY: not NULL, writable by the caller's promise.
-        unsafe { writer.write(wal_writer { fd: file.into_raw_fd(), offset }) };
+        unsafe { writer.write(wal_writer { fd, offset }) };
+        let _ = opened?.0.into_raw_fd(); // The writer's now.
         Ok(0)
     })
 }

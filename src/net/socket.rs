@@ -61,10 +61,18 @@ pub fn set_keepalive(fd: RawFd) -> Result<()> {
     Ok(())
 }
 
+/// A host's addresses. getaddrinfo(3) has errors of its own, not errno's: what it does not know has no address.
+fn addresses_of(host: &str, port: u16) -> Result<impl Iterator<Item = SocketAddr>> {
+    (host, port).to_socket_addrs().map_err(|error| match error.raw_os_error() {
+        None => Errno::EADDRNOTAVAIL.into(),
+        Some(_) => error.into(),
+    })
+}
+
 /// Connects within 5 s, with keepalive and without Nagle's delay.
 pub fn connect(host: &str, port: u16) -> Result<OwnedFd> {
     let mut failure = Error::from(Errno::EADDRNOTAVAIL);
-    for address in (host, port).to_socket_addrs()? {
+    for address in addresses_of(host, port)? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             // With nobody listening, TCP may connect a socket to itself when its own port is the one asked for.
             Ok(stream) if stream.local_addr().ok() == stream.peer_addr().ok() => {
