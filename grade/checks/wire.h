@@ -78,6 +78,8 @@ static struct {
     char journal[64];       /* 'w' written, 'f' fsynced, 's' sent, in order */
     size_t events;
     size_t sent;            /* bytes that were sent on the socket */
+    off_t log_size;         /* the log's size when the watch began */
+    int sent_unlogged;      /* something was sent while the log still had that size */
     int offline;            /* a descriptor that poll must not be given */
     int polled_offline;     /* how often it was */
     size_t send_at_most;    /* bytes that one send hands on; 0: all */
@@ -91,11 +93,21 @@ static inline void wire_note(int fd, int watched, char event)
         wire_eyes.journal[wire_eyes.events++] = event;
 }
 
+/* By the descriptor; -1 if that is none of a file. */
+static inline off_t wire_size(int fd)
+{
+    struct stat info;
+
+    return fstat(fd, &info) == 0 ? info.st_size : -1;
+}
+
 static inline void wire_watch(int socket, int log)
 {
     memset(wire_eyes.journal, 0, sizeof wire_eyes.journal);
     wire_eyes.events = 0;
     wire_eyes.sent = 0;
+    wire_eyes.sent_unlogged = 0;
+    wire_eyes.log_size = wire_size(log);
     wire_eyes.socket = socket;
     wire_eyes.log = log;
 }
@@ -128,8 +140,11 @@ static inline ssize_t wire_noted(int fd, ssize_t n)
     if (n > 0) {
         wire_note(fd, wire_eyes.socket, 's');
         wire_note(fd, wire_eyes.log, 'w');
-        if (fd == wire_eyes.socket)
+        if (fd == wire_eyes.socket) {
             wire_eyes.sent += (size_t)n;
+            if (wire_eyes.log >= 0 && wire_size(wire_eyes.log) == wire_eyes.log_size)
+                wire_eyes.sent_unlogged = 1;
+        }
     }
     errno = saved;
     return n;
@@ -383,6 +398,23 @@ static inline void wire_trickle(int fd, const uint8_t *bytes, size_t len, int re
                 unread = 0;
         }
     }
+}
+
+/* A rejoin message must hold the LSN. The lesson says nothing about its bytes, so either order will do, and text. */
+static inline int wire_shows_lsn(const uint8_t *bytes, size_t len, uint64_t lsn)
+{
+    char text[32];
+    size_t digits = (size_t)snprintf(text, sizeof text, "%" PRIu64, lsn);
+    uint8_t big[8], little[8];
+
+    for (int i = 0; i < 8; i++) {
+        little[i] = (uint8_t)(lsn >> (8 * i));
+        big[7 - i] = little[i];
+    }
+    for (size_t at = 0; at + 8 <= len; at++)
+        if (memcmp(bytes + at, big, 8) == 0 || memcmp(bytes + at, little, 8) == 0)
+            return 1;
+    return memmem(bytes, len, text, digits) != NULL;
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------- */
