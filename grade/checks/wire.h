@@ -15,6 +15,7 @@
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -218,6 +219,16 @@ int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
         if (wire_eyes.offline >= 0 && fds[i].fd == wire_eyes.offline)
             wire_eyes.polled_offline++;
     return (int)syscall(SYS_poll, fds, count, timeout_ms);
+}
+
+/* An fd_set has no place for a descriptor of 1024 or more; FD_SET has by now written behind it. With luck that goes well,
+ * so it is judged here and not by what comes of it. */
+int select(int count, fd_set *readable, fd_set *writable, fd_set *exceptional, struct timeval *timeout)
+{
+    if (count > FD_SETSIZE)
+        check_fail(wire_doing, "poll(2): select(2) can't have descriptors above 1023", "select(2) with descriptor %d",
+                   count - 1);
+    return (int)syscall(SYS_select, count, readable, writable, exceptional, timeout);
 }
 
 /* The lesson's leader listens on port 7000. A check listens on a port that the kernel picked, so that many can run at once. */
