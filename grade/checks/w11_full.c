@@ -26,7 +26,7 @@ struct follower {
     int number;
     int frames;              /* that the leader will ship to it */
     int damaged;             /* the number of the damaged one among them, 0 if none is */
-    int acks;                /* how many frames it answers; then it is silent */
+    int acks;                /* how many frames it takes and answers; the rest only when the leader hangs up */
     int records;             /* that its log and its store hold in the end: key-1 to key-n */
     const struct pair *want; /* what the store holds in the end, if not those; ends with a NULL key */
     int fd;
@@ -64,6 +64,8 @@ static void follower_serve(struct follower *follower, uint64_t lsn)
     for (int frame = 1; frame <= follower->frames; frame++) {
         EXPECT(wire_await(follower->fd, POLLIN, WIRE_CHILD_MS), "a follower that waits for a record", "one comes",
                "none");
+        if (frame > follower->acks)
+            wire_await(follower->fd, POLLRDHUP, WIRE_CHILD_MS);
         wire_watch(follower->fd, -1);
         follower_say(follower, what, sizeof what, "repl_receive_record");
         CALL(rc, what, repl_receive_record(follower->fd, &follower->writer, &follower->store));

@@ -181,6 +181,7 @@ static void send_full_error(void)
     static uint8_t bytes[1 << 16];
     int judged, raw, rc = 0;
 
+    wire_prepare();
     wire_pair(&judged, &raw);
     close(raw);
     REQUIRE(wire_await(judged, POLLRDHUP, WIRE_READ_MS), "a hang-up over the loopback");
