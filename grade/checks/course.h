@@ -236,7 +236,8 @@ static inline pid_t check_fork(void)
     return pid;
 }
 
-/* Has the child ended within the time? Valgrind does not know pidfd_open: under it the question is asked again and again. */
+/* Has the child ended within the time? Valgrind does not know pidfd_open: under it the question is asked again and
+ * again. */
 static inline int check_has_ended(pid_t pid, int timeout_ms)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);

@@ -56,8 +56,8 @@ static void defaults(void)
         snprintf(what, sizeof what, "repl_config_init: port of follower-%d", i + 1);
         EXPECT_INT(7001 + i, node->port, what);
         snprintf(what, sizeof what, "repl_config_init: host of follower-%d", i + 1);
-        EXPECT(node->host != NULL && (strcmp(node->host, "127.0.0.1") == 0 || strcmp(node->host, "localhost") == 0), what,
-               "127.0.0.1", "%s", node->host == NULL ? "NULL" : node->host);
+        EXPECT(node->host != NULL && (strcmp(node->host, "127.0.0.1") == 0 || strcmp(node->host, "localhost") == 0),
+               what, "127.0.0.1", "%s", node->host == NULL ? "NULL" : node->host);
         snprintf(what, sizeof what, "repl_config_init: online of follower-%d, to which nobody has connected", i + 1);
         EXPECT_INT(0, node->online, what);
     }
@@ -73,11 +73,12 @@ static void connect_both_ways(void)
     EXPECT(rc >= 0, "repl_connect to a follower that listens", "0", "%d (%s)", rc, strerror(errno));
     raw = wire_accept(listen_fd);
     EXPECT(raw >= 0, "the follower's listening socket after repl_connect", "a connection", "none");
-    EXPECT(node.fd >= 0 && wire_is(node.fd, S_IFSOCK), "fd of the node after repl_connect", "the socket", "%d", node.fd);
+    EXPECT(node.fd >= 0 && wire_is(node.fd, S_IFSOCK), "fd of the node after repl_connect", "the socket", "%d",
+           node.fd);
     EXPECT_INT(1, node.online, "online of the node after repl_connect");
     wire_write(node.fd, "beat", 4);
-    EXPECT(wire_read(raw, bytes, 4) == 4 && memcmp(bytes, "beat", 4) == 0, "4 bytes from the leader's end", "they arrive",
-           "they don't");
+    EXPECT(wire_read(raw, bytes, 4) == 4 && memcmp(bytes, "beat", 4) == 0, "4 bytes from the leader's end",
+           "they arrive", "they don't");
     wire_write(raw, "ack!", 4);
     wire_tame(node.fd);
     EXPECT(wire_read(node.fd, bytes, 4) == 4 && memcmp(bytes, "ack!", 4) == 0, "4 bytes from the follower's end",
@@ -158,7 +159,8 @@ static void keepalive_accepted(void)
     close(listen_fd);
 }
 
-/* The side that closes first keeps the port for a minute (TIME_WAIT). A follower that is started again must not wait. */
+/* The side that closes first keeps the port for a minute (TIME_WAIT). A follower that is started again must not
+ * wait. */
 static void listen_again(void)
 {
     struct repl_node node = { .host = wire_loopback, .port = 0, .fd = -1, .online = 0 };
@@ -204,12 +206,14 @@ static void heartbeat_two(void)
         EXPECT(rc >= 0, "send_full of a 4-byte heartbeat", "0", "%d (%s)", rc, strerror(errno));
     }
     for (int i = 0; i < 2; i++) {
-        EXPECT(wire_read(raws[i], bytes, 4) == 4 && memcmp(bytes, "ping", 4) == 0, "the heartbeat at each of two followers",
+        EXPECT(wire_read(raws[i], bytes, 4) == 4 && memcmp(bytes, "ping", 4) == 0,
+               "the heartbeat at each of two followers",
                "4 bytes, as sent", "follower-%d did not get them", i + 1);
         wire_write(raws[i], "pong", 4);
         memset(bytes, 0, sizeof bytes);
         CALL(rc, "recv_full of the 4-byte answer", recv_full(nodes[i].fd, bytes, 4));
-        EXPECT(rc >= 0 && memcmp(bytes, "pong", 4) == 0, "recv_full of the 4-byte answer", "pong", "%d, %.4s", rc, bytes);
+        EXPECT(rc >= 0 && memcmp(bytes, "pong", 4) == 0, "recv_full of the 4-byte answer", "pong", "%d, %.4s", rc,
+               bytes);
         close(nodes[i].fd);
         close(raws[i]);
     }
@@ -225,7 +229,8 @@ static const struct check checks[] = {
       "Connecting before the follower listens fails: try again until it listens.", connect_before_listen },
     { "no_child_left", "W11-R1", "w11-l01", "repl_config.c", 30, "no child process is left unreaped",
       "Children are reaped with waitpid: none stays behind as a zombie.", no_child_left },
-    { "heartbeat_two", "W11-R1", "w11-l01", "repl_config.c,repl_ship.c", 60, "a 4-byte heartbeat goes to both followers and back",
+    { "heartbeat_two", "W11-R1", "w11-l01", "repl_config.c,repl_ship.c", 60,
+      "a 4-byte heartbeat goes to both followers and back",
       "Each of two followers reads 4 bytes and answers 4: 2/2 followers responded.", heartbeat_two },
     { "listen_again", "W11-R1", "w11-l01", "repl_config.c", 30, "a restarted follower gets its port again at once",
       "Set SO_REUSEADDR before bind, or a restart fails with EADDRINUSE.", listen_again },

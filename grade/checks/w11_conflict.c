@@ -82,7 +82,8 @@ static void tie_any_order(void)
 
             snprintf(what, sizeof what, "'%s' and '%s' with one timestamp, in one order and in the other", values[i],
                      values[j]);
-            EXPECT((one == APPLY) != (other == APPLY), what, "APPLY in one order, SKIP in the other: the same value is left",
+            EXPECT((one == APPLY) != (other == APPLY), what,
+                   "APPLY in one order, SKIP in the other: the same value is left",
                    "%s in both", verdict_name(one));
         }
     }

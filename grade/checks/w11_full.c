@@ -1,6 +1,6 @@
-/* Lesson 6's six categories: the whole pipeline, with the tree's functions at both ends. Followers are forked processes, on
- * ports that the kernel picks. A follower looks at its own store and log when the leader has hung up, and ends with a
- * verdict of its own if something is wrong. */
+/* Lesson 6's six categories: the whole pipeline, with the tree's functions at both ends. Followers are forked
+ * processes, on ports that the kernel picks. A follower looks at its own store and log when the leader has hung up,
+ * and ends with a verdict of its own if something is wrong. */
 #define _GNU_SOURCE
 #include "wire.h"
 
@@ -20,13 +20,13 @@ struct pair {
     const char *value; /* NULL: the key must be absent */
 };
 
-/* ---- a follower ----------------------------------------------------------------------------------------------------- */
+/* ---- a follower ------------------------------------------------------------------------------------------------- */
 
 struct follower {
     int number;
     int frames;              /* that the leader will ship to it */
     int damaged;             /* the number of the damaged one among them, 0 if none is */
-    int acks;                /* how many frames it answers; then it is silent */
+    int acks;                /* how many frames it takes and answers; the rest only when the leader hangs up */
     int records;             /* that its log and its store hold in the end: key-1 to key-n */
     const struct pair *want; /* what the store holds in the end, if not those; ends with a NULL key */
     int fd;
@@ -45,7 +45,8 @@ static void follower_open(struct follower *follower)
 
     snprintf(path, sizeof path, "follower-%d.wal", follower->number);
     EXPECT(CHECK_STORE_INIT(&follower->store) >= 0, "kv_store_init", "no error", "an error");
-    EXPECT(CHECK_WAL_OPEN(&follower->writer, path) >= 0, "wal_open of a follower's log", "no error", "%s", strerror(errno));
+    EXPECT(CHECK_WAL_OPEN(&follower->writer, path) >= 0, "wal_open of a follower's log", "no error", "%s",
+           strerror(errno));
 }
 
 /* Answers as lesson 3 says, unless the tree's repl_receive_record has done so itself. */
@@ -61,7 +62,10 @@ static void follower_serve(struct follower *follower, uint64_t lsn)
     int rc;
 
     for (int frame = 1; frame <= follower->frames; frame++) {
-        EXPECT(wire_await(follower->fd, POLLIN, WIRE_CHILD_MS), "a follower that waits for a record", "one comes", "none");
+        EXPECT(wire_await(follower->fd, POLLIN, WIRE_CHILD_MS), "a follower that waits for a record", "one comes",
+               "none");
+        if (frame > follower->acks)
+            wire_await(follower->fd, POLLRDHUP, WIRE_CHILD_MS);
         wire_watch(follower->fd, -1);
         follower_say(follower, what, sizeof what, "repl_receive_record");
         CALL(rc, what, repl_receive_record(follower->fd, &follower->writer, &follower->store));
@@ -73,8 +77,8 @@ static void follower_serve(struct follower *follower, uint64_t lsn)
             follower_answer(follower, frame, ++lsn, 0);
         }
     }
-    EXPECT(wire_await(follower->fd, POLLIN, WIRE_CHILD_MS), "a follower that waits for the leader to hang up", "it does",
-           "it does not");
+    EXPECT(wire_await(follower->fd, POLLIN, WIRE_CHILD_MS), "a follower that waits for the leader to hang up",
+           "it does", "it does not");
     CALL(rc, "repl_receive_record when the leader has hung up",
          repl_receive_record(follower->fd, &follower->writer, &follower->store));
     follower_say(follower, what, sizeof what, "repl_receive_record when the leader has hung up");
@@ -151,7 +155,7 @@ static void follow(struct follower *follower, int fd)
     follower_close(follower);
 }
 
-/* ---- the leader ----------------------------------------------------------------------------------------------------- */
+/* ---- the leader ------------------------------------------------------------------------------------------------- */
 
 struct leader {
     struct replication_config config;
@@ -182,7 +186,8 @@ static void leader_open(struct leader *leader, const struct follower *plans, int
            strerror(errno));
 }
 
-/* The follower reads what is left, looks at what it has, and ends. Its last acks are read, or the close would be a reset. */
+/* The follower reads what is left, looks at what it has, and ends. Its last acks are read, or the close would be a
+ * reset. */
 static void hang_up(struct leader *leader, int index)
 {
     struct repl_node *node = &leader->config.followers[index];
@@ -260,7 +265,7 @@ static void leader_write_until(struct leader *leader, int last)
     EXPECT_INT(1, leader->config.followers[0].online, "online of follower-1, which was not");
 }
 
-/* ---- 1: connectivity ------------------------------------------------------------------------------------------------ */
+/* ---- 1: connectivity -------------------------------------------------------------------------------------------- */
 
 static void answer_heartbeat(struct follower *follower, int fd)
 {
@@ -297,7 +302,7 @@ static void connectivity(void)
     leader_close(&leader);
 }
 
-/* ---- 2: shipping ---------------------------------------------------------------------------------------------------- */
+/* ---- 2: shipping ------------------------------------------------------------------------------------------------ */
 
 static void shipping(void)
 {
@@ -320,7 +325,7 @@ static void shipping(void)
     leader_close(&leader);
 }
 
-/* ---- 3: quorum ------------------------------------------------------------------------------------------------------ */
+/* ---- 3: quorum -------------------------------------------------------------------------------------------------- */
 
 static void quorum(void)
 {
@@ -341,7 +346,7 @@ static void quorum(void)
     leader_close(&leader);
 }
 
-/* ---- 4: conflicts --------------------------------------------------------------------------------------------------- */
+/* ---- 4: conflicts ----------------------------------------------------------------------------------------------- */
 
 static void conflicts(void)
 {
@@ -374,7 +379,8 @@ static void conflicts(void)
         int rc;
 
         leader.lsn++;
-        EXPECT(wal_append(&leader.writer, &record) >= 0, "wal_append to the leader's log", "no error", "%s", strerror(errno));
+        EXPECT(wal_append(&leader.writer, &record) >= 0, "wal_append to the leader's log", "no error", "%s",
+               strerror(errno));
         ship(&leader, encoded, check_encode(&record, encoded, sizeof encoded));
         rc = wait_quorum(&leader, LONG_MS);
         EXPECT(rc >= 0, "repl_wait_quorum for a write that loses or wins a conflict", "a quorum (0 or more)", "%d", rc);
@@ -382,7 +388,7 @@ static void conflicts(void)
     leader_close(&leader);
 }
 
-/* ---- 5: failure and rejoin ------------------------------------------------------------------------------------------ */
+/* ---- 5: failure and rejoin -------------------------------------------------------------------------------------- */
 
 /* A new process, with nothing but the log of the old one. */
 static void come_back(struct follower *follower, uint16_t leader_port)
@@ -477,7 +483,7 @@ static void rejoin(void)
     leader_close(&leader);
 }
 
-/* ---- 6: the whole pipeline ------------------------------------------------------------------------------------------ */
+/* ---- 6: the whole pipeline -------------------------------------------------------------------------------------- */
 
 static void pipeline(void)
 {

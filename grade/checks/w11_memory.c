@@ -1,5 +1,5 @@
-/* Everything of W11 once more in one process, for valgrind: what was opened is closed, what was allocated is freed, nothing
- * is read that was not written. Without valgrind the open descriptors are still counted. */
+/* Everything of W11 once more in one process, for valgrind: what was opened is closed, what was allocated is freed,
+ * nothing is read that was not written. Without valgrind the open descriptors are still counted. */
 #define _GNU_SOURCE
 #include "wire.h"
 
@@ -49,14 +49,16 @@ static void leader_side(void)
     int before = wire_count_fds(), rc;
 
     connect_all(&cluster);
-    EXPECT(CHECK_WAL_OPEN(&writer, "leader.wal") >= 0, "wal_open of the leader's log", "no error", "%s", strerror(errno));
+    EXPECT(CHECK_WAL_OPEN(&writer, "leader.wal") >= 0, "wal_open of the leader's log", "no error", "%s",
+           strerror(errno));
     for (int n = 1; n <= 3; n++) {
         write_nth(&cluster.config, &writer, n);
         for (int i = 0; i < 2; i++) {
             wire_expect_nth(cluster.raw[i], n, "a follower");
             wire_ack(cluster.raw[i], (uint64_t)n, 0);
         }
-        CALL(rc, "repl_wait_quorum when both followers have acked", repl_wait_quorum(&cluster.config, (uint64_t)n, 3000));
+        CALL(rc, "repl_wait_quorum when both followers have acked",
+             repl_wait_quorum(&cluster.config, (uint64_t)n, 3000));
         EXPECT(rc >= 0, "repl_wait_quorum when both followers have acked", "a quorum (0 or more)", "%d", rc);
     }
     wire_leave(&cluster, 1);
@@ -103,8 +105,8 @@ static void follower_side(void)
             encoded[14] ^= 0x01;
         wire_frame(raw, encoded, len);
         CALL(rc, "repl_receive_record", repl_receive_record(fd, &writer, &store));
-        EXPECT(i == 1 ? rc != 0 : rc >= 0, "repl_receive_record", i == 1 ? "CRC_MISMATCH for a damaged record" : "0", "%d",
-               rc);
+        EXPECT(i == 1 ? rc != 0 : rc >= 0, "repl_receive_record", i == 1 ? "CRC_MISMATCH for a damaged record" : "0",
+               "%d", rc);
     }
     CALL(rc, "repl_send_ack", repl_send_ack(fd, 5, 0));
     EXPECT(rc >= 0, "repl_send_ack", "no error", "%d (%s)", rc, strerror(errno));
@@ -125,8 +127,10 @@ static void follower_side(void)
 static const struct check checks[] = {
     { "memory_leader", "W11-R9", "w11-l06", "repl_config.c,repl_ship.c,repl_quorum.c,repl_rejoin.c", 40,
       "a leader's life leaves nothing behind", "Zero leaks, no undefined behaviour under valgrind.", leader_side },
-    { "memory_follower", "W11-R9", "w11-l06", "repl_config.c,repl_ship.c,repl_conflict.c,kv_store.c,wal_record.c,wal_writer.c",
-      40, "a follower's life leaves nothing behind", "Zero leaks, no undefined behaviour under valgrind.", follower_side },
+    { "memory_follower", "W11-R9", "w11-l06",
+      "repl_config.c,repl_ship.c,repl_conflict.c,kv_store.c,wal_record.c,wal_writer.c",
+      40, "a follower's life leaves nothing behind", "Zero leaks, no undefined behaviour under valgrind.",
+      follower_side },
 };
 
 CHECK_MAIN(checks)

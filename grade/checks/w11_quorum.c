@@ -1,5 +1,5 @@
-/* repl_quorum.c: waiting for acks. The check is every follower: it writes the acks by hand, mostly before the wait begins,
- * so that nothing depends on time. */
+/* repl_quorum.c: waiting for acks. The check is every follower: it writes the acks by hand, mostly before the wait
+ * begins, so that nothing depends on time. */
 #define _GNU_SOURCE
 #include "wire.h"
 
@@ -9,8 +9,8 @@
 
 enum { SHORT_MS = 400, LONG_MS = 8000 };
 
-/* The lesson does not say whether a quorum is reported as 0, as 1 or as the number of acks. What this tree reports is seen
- * where a quorum is certain; everything else is compared with that. */
+/* The lesson does not say whether a quorum is reported as 0, as 1 or as the number of acks. What this tree reports
+ * is seen where a quorum is certain; everything else is compared with that. */
 static int seen_yes;
 
 static int is_yes(int rc, int quorum)
@@ -109,7 +109,8 @@ static void status_1(void)
     begin(&cluster);
     wire_ack(cluster.raw[0], 1, 0);
     wire_ack(cluster.raw[1], 1, 1);
-    expect_no_quorum(&cluster, 1, "repl_wait_quorum when one of two followers has answered with status 1 (CRC failure)");
+    expect_no_quorum(&cluster, 1,
+                     "repl_wait_quorum when one of two followers has answered with status 1 (CRC failure)");
     wire_cluster_close(&cluster);
 }
 
@@ -161,8 +162,8 @@ static void slow_follower(void)
     took = check_now_ms() - started;
     EXPECT(!is_yes(rc, 2) || seen, "repl_wait_quorum while the second follower takes 500 ms to ack",
            "no quorum before that ack is sent", "a quorum after %lld ms", took);
-    EXPECT(is_yes(rc, 2), "repl_wait_quorum when the second follower has acked after 500 ms", "a quorum", "%d after %lld ms",
-           rc, took);
+    EXPECT(is_yes(rc, 2), "repl_wait_quorum when the second follower has acked after 500 ms", "a quorum",
+           "%d after %lld ms", rc, took);
     check_join(child, WIRE_CHILD_MS, "the check's slow follower");
     wire_cluster_close(&cluster);
 }
@@ -219,8 +220,8 @@ static void timeout_is_waited_for(void)
     wire_cluster_close(&cluster);
 }
 
-/* follower-2 is offline and its descriptor closed, as after a failed send. What the wait says is not judged: with one of
- * two left, the lesson lets a leader block or degrade. */
+/* follower-2 is offline and its descriptor closed, as after a failed send. What the wait says is not judged: with
+ * one of two left, the lesson lets a leader block or degrade. */
 static void offline_not_polled(void)
 {
     struct wire_cluster cluster;
@@ -256,8 +257,8 @@ static void offline_does_not_count(void)
     }
     CALL(rc, "repl_wait_quorum when two of three followers are offline and the third is silent",
          repl_wait_quorum(&cluster.config, 1, SHORT_MS));
-    EXPECT(!is_yes(rc, 2), "repl_wait_quorum when two of three followers are offline and the third is silent", "no quorum",
-           "%d, as for a quorum", rc);
+    EXPECT(!is_yes(rc, 2), "repl_wait_quorum when two of three followers are offline and the third is silent",
+           "no quorum", "%d, as for a quorum", rc);
     cluster.config.followers[1].fd = -1;
     cluster.config.followers[2].fd = -1;
     wire_cluster_close(&cluster);
@@ -275,7 +276,8 @@ static void hang_up_marks_offline(void)
     CALL(rc, "repl_wait_quorum when follower-2 has hung up without an ack",
          repl_wait_quorum(&cluster.config, 1, SHORT_MS));
     (void)rc;
-    EXPECT_INT(0, cluster.config.followers[1].online, "online of follower-2, which has hung up, after repl_wait_quorum");
+    EXPECT_INT(0, cluster.config.followers[1].online,
+               "online of follower-2, which has hung up, after repl_wait_quorum");
     EXPECT_INT(1, cluster.config.followers[0].online, "online of follower-1, which has not, after repl_wait_quorum");
     wire_cluster_close(&cluster);
 }
@@ -319,7 +321,8 @@ static void high_descriptors(void)
         node->fd = high;
         wire_ack(cluster.raw[i], 1, 0);
     }
-    expect_quorum(&cluster, 1, "repl_wait_quorum with sockets whose descriptors are above 1024 (select(2) can't have them)");
+    expect_quorum(&cluster, 1,
+                  "repl_wait_quorum with sockets whose descriptors are above 1024 (select(2) can't have them)");
     wire_ack(cluster.raw[0], 2, 0);
     expect_no_quorum(&cluster, 2, "repl_wait_quorum with descriptors above 1024 when one follower is silent");
     wire_cluster_close(&cluster);

@@ -1,5 +1,5 @@
-/* repl_ship.c, the follower's side: repl_receive_record. The check is the leader and writes every byte itself. The follower
- * acks in the caller of repl_receive_record; a tree that acks inside it is not failed for that. */
+/* repl_ship.c, the follower's side: repl_receive_record. The check is the leader and writes every byte itself. The
+ * follower acks in the caller of repl_receive_record; a tree that acks inside it is not failed for that. */
 #define _GNU_SOURCE
 #include "wire.h"
 
@@ -39,7 +39,8 @@ static int receive(struct follower *follower, const char *doing)
     return rc;
 }
 
-/* CRC_MISMATCH has another number in another tree's headers. What is no success is whatever a good record does not give. */
+/* CRC_MISMATCH has another number in another tree's headers. What is no success is whatever a good record does not
+ * give. */
 static int is_good(const struct follower *follower, int rc)
 {
     return rc >= 0 && rc == follower->good;
@@ -138,10 +139,12 @@ static void rejected(struct follower *follower, size_t byte)
     byte = byte < len ? byte : len - 1;
     encoded[byte] ^= 0x10;
     wire_frame(follower->raw, encoded, len);
-    snprintf(what, sizeof what, "repl_receive_record of a record of %zu bytes with a bit of byte %zu flipped", len, byte);
+    snprintf(what, sizeof what, "repl_receive_record of a record of %zu bytes with a bit of byte %zu flipped", len,
+             byte);
     rc = receive(follower, what);
     EXPECT(!is_good(follower, rc), what, "CRC_MISMATCH", "%d, as for a good record", rc);
-    EXPECT(kv_store_get(&follower->store, "damaged") == NULL, what, "nothing is applied to the store", "it is in the store");
+    EXPECT(kv_store_get(&follower->store, "damaged") == NULL, what, "nothing is applied to the store",
+           "it is in the store");
     snprintf(what, sizeof what, "the follower's log after a record with a bit of byte %zu flipped", byte);
     EXPECT_INT(before, check_file_size("follower.wal"), what);
 }
@@ -189,7 +192,8 @@ static void leader_closes(void)
     rc = receive(&follower, "repl_receive_record when the leader has closed the connection");
     EXPECT(!is_good(&follower, rc), "repl_receive_record when the leader has closed the connection", "-1",
            "%d, as for a good record", rc);
-    EXPECT_INT(before, check_file_size("follower.wal"), "the follower's log after the leader has closed the connection");
+    EXPECT_INT(before, check_file_size("follower.wal"),
+               "the follower's log after the leader has closed the connection");
     follower_close(&follower);
 }
 
@@ -216,7 +220,8 @@ static void leader_closes_in_a_frame(void)
     follower_close(&follower);
 }
 
-/* The record must be in the log before anybody can ack it: when the call returns, and before anything is sent from within. */
+/* The record must be in the log before anybody can ack it: when the call returns, and before anything is sent from
+ * within. */
 static void logged_before_ack(void)
 {
     struct follower follower;
@@ -238,8 +243,8 @@ static void logged_before_ack(void)
     follower_close(&follower);
 }
 
-/* The log can't be written: its descriptor is one for reading. Then the record must not be confirmed, nor be in the store,
- * from where it would be gone after a crash. */
+/* The log can't be written: its descriptor is one for reading. Then the record must not be confirmed, nor be in the
+ * store, from where it would be gone after a crash. */
 static void log_fails(void)
 {
     struct follower follower;
@@ -257,8 +262,8 @@ static void log_fails(void)
         continue; /* the ack of a tree that acks by itself */
     send_nth(&follower, 2);
     rc = receive(&follower, "repl_receive_record when the log can't be written");
-    EXPECT(!is_good(&follower, rc), "repl_receive_record when the log can't be written", "-1", "%d, as for a stored record",
-           rc);
+    EXPECT(!is_good(&follower, rc), "repl_receive_record when the log can't be written", "-1",
+           "%d, as for a stored record", rc);
     EXPECT(kv_store_get(&follower.store, "key-2") == NULL, "the store when the log can't be written",
            "without the record: the log comes first", "it was applied");
     shutdown(follower.judged, SHUT_WR);
@@ -344,21 +349,27 @@ static const struct check checks[] = {
     { "receive_stores", "W11-R2", "w11-l02", "repl_ship.c", 40, "a received record is in the follower's log and store",
       "The follower appends each record to its own WAL and applies it to its store: 5 records, 5 keys.",
       stores_and_applies },
-    { "receive_in_pieces", "W11-R2", "w11-l02", "repl_ship.c", 60, "a frame that arrives byte by byte is received whole",
+    { "receive_in_pieces", "W11-R2", "w11-l02", "repl_ship.c", 60,
+      "a frame that arrives byte by byte is received whole",
       "recv(2) may return fewer bytes than asked for: recv_full in a loop.", in_pieces },
-    { "receive_frames_at_once", "W11-R2", "w11-l02", "repl_ship.c", 40, "frames that arrive together are taken one by one",
+    { "receive_frames_at_once", "W11-R2", "w11-l02", "repl_ship.c", 40,
+      "frames that arrive together are taken one by one",
       "The length prefix parts one record from the next in the stream.", frames_at_once },
-    { "receive_bad_crc", "W11-R3", "w11-l02", "repl_ship.c,wal_record.c", 40, "a damaged record is rejected and leaves no trace",
+    { "receive_bad_crc", "W11-R3", "w11-l02", "repl_ship.c,wal_record.c", 40,
+      "a damaged record is rejected and leaves no trace",
       "Check the CRC before anything is applied: a record with a flipped bit is rejected.", bad_crc },
     { "receive_after_bad_crc", "W11-R3", "w11-l03", "repl_ship.c", 40, "after a damaged record the stream is in step",
       "A damaged record is answered with status 1; the next record is received as usual.", in_step_after_bad_crc },
     { "receive_logged_before_ack", "W11-R4", "w11-l03", "repl_ship.c", 40, "the record is in the log before the ack",
       "The follower acks after it has appended the record to its WAL, not before.", logged_before_ack },
-    { "receive_log_fails", "W11-R4", "w11-l03", "repl_ship.c", 40, "what could not be logged is neither confirmed nor applied",
+    { "receive_log_fails", "W11-R4", "w11-l03", "repl_ship.c", 40,
+      "what could not be logged is neither confirmed nor applied",
       "Status 0 says that the record is in the follower's WAL.", log_fails },
-    { "receive_conflicts", "W11-R5", "w11-l04", "repl_ship.c,repl_conflict.c", 40, "a received record is applied by the conflict rule",
+    { "receive_conflicts", "W11-R5", "w11-l04", "repl_ship.c,repl_conflict.c", 40,
+      "a received record is applied by the conflict rule",
       "On the follower: x=new (t=200) kept, old (t=100) skipped; x=zzz wins over x=aaa.", conflicts },
-    { "receive_stale_del", "W11-R5", "w11-l04", "repl_ship.c,repl_conflict.c", 40, "a received DEL is applied by the conflict rule",
+    { "receive_stale_del", "W11-R5", "w11-l04", "repl_ship.c,repl_conflict.c", 40,
+      "a received DEL is applied by the conflict rule",
       "A stale DEL must not delete a newer value.", stale_del },
     { "receive_leader_closes", "W11-R6", "w11-l05", "repl_ship.c", 40, "a leader that closes is noticed",
       "recv(2) returns 0 when the peer has closed the connection.", leader_closes },

@@ -1,13 +1,13 @@
-/* repl_rejoin.c: a follower that comes back, and what the leader ships to it from its log. The check is the other end of
- * every connection. Nothing but the lesson's flow is used: the leader appends each record to leader.wal and ships it, a
- * follower goes and comes back on another connection. */
+/* repl_rejoin.c: a follower that comes back, and what the leader ships to it from its log. The check is the other
+ * end of every connection. Nothing but the lesson's flow is used: the leader appends each record to leader.wal and
+ * ships it, a follower goes and comes back on another connection. */
 #define _GNU_SOURCE
 #include "wire.h"
 
 #include "w11/repl_rejoin.h"
 #include "w11/repl_ship.h"
 
-/* ---- the follower's side -------------------------------------------------------------------------------------------- */
+/* ---- the follower's side ---------------------------------------------------------------------------------------- */
 
 /* What arrives on the connection that was there or on one that the call opened; the lesson's sentences allow both. */
 static size_t rejoin_message(int raw, int listen_fd, uint8_t *bytes, size_t size)
@@ -53,7 +53,8 @@ static void message(void)
         got = rejoin_message(raw, listen_fd, bytes, sizeof bytes);
         EXPECT(got > 0, what, "a message to the leader", "none");
         EXPECT(wire_shows_lsn(bytes, got, lsns[i]), what, "a message that holds the LSN (8 bytes)",
-               "%zu bytes without it, the first of them %02x %02x %02x %02x", got, bytes[0], bytes[1], bytes[2], bytes[3]);
+               "%zu bytes without it, the first of them %02x %02x %02x %02x", got, bytes[0], bytes[1], bytes[2],
+               bytes[3]);
         close(judged);
         close(raw);
         close(listen_fd);
@@ -63,8 +64,8 @@ static void message(void)
     }
 }
 
-/* The leader has closed the old connection. Whatever the call makes of that, no socket may be left that nobody knows: at
- * most the old one, which is the caller's, and a new one, whose number is the result. */
+/* The leader has closed the old connection. Whatever the call makes of that, no socket may be left that nobody
+ * knows: at most the old one, which is the caller's, and a new one, whose number is the result. */
 static void old_socket_replaced(void)
 {
     int listen_fd = wire_listen(), judged, raw, rc, before, known;
@@ -92,7 +93,7 @@ static void old_socket_replaced(void)
     close(listen_fd);
 }
 
-/* ---- the leader's side ---------------------------------------------------------------------------------------------- */
+/* ---- the leader's side ------------------------------------------------------------------------------------------ */
 
 struct leader {
     struct wire_cluster cluster;
@@ -190,8 +191,10 @@ static void nothing_missed(void)
     leader_open(&leader, 10, 10);
     come_back(&leader);
     catch_up(&leader, 10, "repl_catch_up of a follower with last_lsn=10, the log having 10 records");
-    EXPECT_INT(1, leader.cluster.config.followers[1].online, "online of a follower that missed nothing, after repl_catch_up");
-    wire_expect_end(leader.cluster.config.followers[1].fd, leader.cluster.raw[1], "catch-up from LSN 10 of a log of 10 records");
+    EXPECT_INT(1, leader.cluster.config.followers[1].online,
+               "online of a follower that missed nothing, after repl_catch_up");
+    wire_expect_end(leader.cluster.config.followers[1].fd, leader.cluster.raw[1],
+                    "catch-up from LSN 10 of a log of 10 records");
     leader_close(&leader);
 }
 
@@ -214,7 +217,8 @@ static void only_that_follower(void)
     come_back(&leader);
     catch_up(&leader, 5, "repl_catch_up of a follower with last_lsn=5, the log having 10 records");
     EXPECT_INT(1, leader.cluster.config.followers[0].online, "online of follower-1 after the catch-up of follower-2");
-    wire_expect_end(leader.cluster.config.followers[0].fd, leader.cluster.raw[0], "follower-1, while follower-2 catches up");
+    wire_expect_end(leader.cluster.config.followers[0].fd, leader.cluster.raw[0],
+                    "follower-1, while follower-2 catches up");
     leader_close(&leader);
 }
 
@@ -269,7 +273,8 @@ static void no_descriptor_left(void)
     for (int i = 0; i < 5; i++) {
         come_back(&leader);
         catch_up(&leader, 5, "repl_catch_up of a follower with last_lsn=5, the log having 10 records");
-        EXPECT_INT(before, wire_count_fds(), "open descriptors after a catch-up: those before it, and the new connection");
+        EXPECT_INT(before, wire_count_fds(),
+                   "open descriptors after a catch-up: those before it, and the new connection");
         expect_records(&leader, 6, 10, "catch-up from LSN 5 of a log of 10 records");
         wire_leave(&leader.cluster, 1);
         wire_node_close(&leader.cluster.config.followers[1]);
@@ -289,13 +294,15 @@ static void gone_again(void)
     leader_open(&leader, 5, 5);
     for (int i = 0; i < 200; i++) {
         record = check_set_record("key", value, 100 + (uint64_t)i);
-        EXPECT(wal_append(&leader.writer, &record) >= 0, "wal_append to the leader's log", "no error", "%s", strerror(errno));
+        EXPECT(wal_append(&leader.writer, &record) >= 0, "wal_append to the leader's log", "no error", "%s",
+               strerror(errno));
     }
     come_back(&leader);
     wire_leave(&leader.cluster, 1);
     CALL(rc, "repl_catch_up of a follower that is gone again", repl_catch_up(&leader.cluster.config, 1, 5));
     (void)rc;
-    EXPECT_INT(0, leader.cluster.config.followers[1].online, "online of a follower that is gone again, after repl_catch_up");
+    EXPECT_INT(0, leader.cluster.config.followers[1].online,
+               "online of a follower that is gone again, after repl_catch_up");
     leader_close(&leader);
 }
 
@@ -308,9 +315,11 @@ static const struct check checks[] = {
       "follower-2 sends last_lsn=5 and the leader re-ships records 6-10.", from_the_next },
     { "catch_up_from_start", "W11-R7", "w11-l05", "repl_rejoin.c", 40, "catch-up from LSN 0 ships the whole log",
       "repl_catch_up ships every record from that point forward.", from_the_start },
-    { "catch_up_one_missed", "W11-R7", "w11-l05", "repl_rejoin.c", 40, "catch-up from the last record but one ships one",
+    { "catch_up_one_missed", "W11-R7", "w11-l05", "repl_rejoin.c", 40,
+      "catch-up from the last record but one ships one",
       "The LSN must map to a byte offset in the WAL: scan from the start, or keep an index.", one_missed },
-    { "catch_up_nothing_missed", "W11-R7", "w11-l05", "repl_rejoin.c", 40, "a follower that missed nothing is online at once",
+    { "catch_up_nothing_missed", "W11-R7", "w11-l05", "repl_rejoin.c", 40,
+      "a follower that missed nothing is online at once",
       "After catch-up is complete, set the follower's online flag to 1.", nothing_missed },
     { "catch_up_only_one", "W11-R7", "w11-l05", "repl_rejoin.c", 40, "catch-up goes to the rejoining follower alone",
       "repl_catch_up ships to just the rejoining follower.", only_that_follower },
@@ -322,7 +331,8 @@ static const struct check checks[] = {
       "send(2) may take fewer bytes than it was given: send the rest.", short_sends },
     { "catch_up_descriptors", "W11-R7", "w11-l05", "repl_rejoin.c", 60, "a rejoin leaves no descriptor open",
       "repl_catch_up opens the leader's WAL file, and closes it.", no_descriptor_left },
-    { "catch_up_gone_again", "W11-R6", "w11-l05", "repl_rejoin.c", 60, "a follower that goes during catch-up stays offline",
+    { "catch_up_gone_again", "W11-R6", "w11-l05", "repl_rejoin.c", 60,
+      "a follower that goes during catch-up stays offline",
       "Check the return of send(2) and mark the follower offline.", gone_again },
 };
 

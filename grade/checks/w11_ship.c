@@ -1,5 +1,5 @@
-/* repl_ship.c, the leader's side: frames to the followers, and what happens when one of them is gone. The check is every
- * follower. */
+/* repl_ship.c, the leader's side: frames to the followers, and what happens when one of them is gone. The check is
+ * every follower. */
 #define _GNU_SOURCE
 #include "wire.h"
 
@@ -49,7 +49,8 @@ static void length_prefix(void)
 
     EXPECT(got < len || memcmp(frame, encoded, len) != 0, "what repl_ship_record sends",
            "a 4-byte length, then the encoded record", "the record without a length");
-    EXPECT(got == 4 + len && memcmp(frame + 4, encoded, len) == 0, "what repl_ship_record sends for a record of 300 bytes or more",
+    EXPECT(got == 4 + len && memcmp(frame + 4, encoded, len) == 0,
+           "what repl_ship_record sends for a record of 300 bytes or more",
            "4 bytes of length and the encoded record, unchanged", "%zu bytes for a record of %zu%s", got, len,
            got == 4 + len ? ", and others" : "");
 }
@@ -132,8 +133,8 @@ static void marks_offline(void)
     wire_cluster_close(&cluster);
 }
 
-/* A node whose fd is -1 has been given up by the tree: then the tree must have closed the socket. A tree that leaves fd as it
- * was leaves the close to the program, as the lesson's table says. */
+/* A node whose fd is -1 has been given up by the tree: then the tree must have closed the socket. A tree that
+ * leaves fd as it was leaves the close to the program, as the lesson's table says. */
 static void offline_socket_closed(void)
 {
     struct wire_cluster cluster;
@@ -143,7 +144,8 @@ static void offline_socket_closed(void)
     wire_cluster_open(&cluster, 2);
     dead = node->fd;
     ship_to_the_dead(&cluster);
-    EXPECT(node->fd == dead || !wire_is(dead, S_IFSOCK), "the socket of a follower that was marked offline and whose fd was given up",
+    EXPECT(node->fd == dead || !wire_is(dead, S_IFSOCK),
+           "the socket of a follower that was marked offline and whose fd was given up",
            "closed", "still open: nobody knows its number any more");
     wire_cluster_close(&cluster);
 }
@@ -169,8 +171,8 @@ static void short_sends(void)
         shutdown(cluster.config.followers[0].fd, SHUT_WR);
     got = wire_read(cluster.raw[0], frame, sizeof frame);
     EXPECT(got == 4 + len && memcmp(frame + 4, encoded, len) == 0,
-           "a record of 5000 bytes when send(2) takes 1000 bytes at a time", "all of it arrives", "%zu of %zu bytes", got,
-           4 + len);
+           "a record of 5000 bytes when send(2) takes 1000 bytes at a time", "all of it arrives", "%zu of %zu bytes",
+           got, 4 + len);
     wire_cluster_close(&cluster);
 }
 
@@ -179,6 +181,7 @@ static void send_full_error(void)
     static uint8_t bytes[1 << 16];
     int judged, raw, rc = 0;
 
+    wire_prepare();
     wire_pair(&judged, &raw);
     close(raw);
     REQUIRE(wire_await(judged, POLLRDHUP, WIRE_READ_MS), "a hang-up over the loopback");
@@ -186,7 +189,8 @@ static void send_full_error(void)
         CALL(rc, "send_full on a connection whose other end is gone", send_full(judged, bytes, sizeof bytes));
         wire_await(judged, POLLERR, 100);
     }
-    EXPECT(rc < 0, "send_full on a connection whose other end is gone", "-1 (EPIPE or ECONNRESET)", "%d, three times", rc);
+    EXPECT(rc < 0, "send_full on a connection whose other end is gone", "-1 (EPIPE or ECONNRESET)", "%d, three times",
+           rc);
     close(judged);
 }
 
@@ -241,8 +245,8 @@ static void ack_layout(void)
     EXPECT(rc >= 0, "repl_send_ack", "no error", "%d (%s)", rc, strerror(errno));
     EXPECT_INT(WIRE_ACK_SIZE, wire_read(raw, bytes, sizeof bytes), "bytes of an ack on the wire");
     EXPECT(bytes[0] == 8 && bytes[7] == 1 && bytes[8] == 1, "an ack on the wire",
-           "struct repl_ack as it lies in memory: lsn, then status", "%02x %02x .. %02x %02x", bytes[0], bytes[1], bytes[7],
-           bytes[8]);
+           "struct repl_ack as it lies in memory: lsn, then status", "%02x %02x .. %02x %02x", bytes[0], bytes[1],
+           bytes[7], bytes[8]);
     memset(&ack, 0, sizeof ack);
     wire_ack(raw, 5, 1);
     CALL(rc, "repl_recv_ack with an ack waiting", repl_recv_ack(judged, &ack));
@@ -266,11 +270,13 @@ static const struct check checks[] = {
     { "recv_full_end", "W11-R2", "w11-l02", "repl_ship.c", 30, "recv_full tells when the other end has closed",
       "recv(2) returns 0 when the peer has closed the connection: that is an error in the middle of a message.",
       recv_full_end },
-    { "ack_layout", "W11-R4", "w11-l03", "repl_ship.c,repl_quorum.c", 30, "an ack is struct repl_ack as it lies in memory",
+    { "ack_layout", "W11-R4", "w11-l03", "repl_ship.c,repl_quorum.c", 30,
+      "an ack is struct repl_ack as it lies in memory",
       "struct repl_ack holds lsn (uint64_t) and status (uint8_t: 0 OK, 1 CRC failure).", ack_layout },
     { "ship_skips_offline", "W11-R6", "w11-l05", "repl_ship.c", 30, "an offline follower gets nothing",
       "Modify repl_ship_record to skip followers where online is 0.", skips_offline },
-    { "ship_survives_hang_up", "W11-R6", "w11-l05", "repl_ship.c", 40, "a follower that hangs up neither kills the leader nor stops the others",
+    { "ship_survives_hang_up", "W11-R6", "w11-l05", "repl_ship.c", 40,
+      "a follower that hangs up neither kills the leader nor stops the others",
       "When a follower goes down, the leader continues shipping to the remaining followers (no SIGPIPE).",
       survives_hang_up },
     { "ship_marks_offline", "W11-R6", "w11-l05", "repl_ship.c", 40, "a failed send marks the follower offline",
@@ -279,8 +285,8 @@ static const struct check checks[] = {
     { "send_full_error", "W11-R6", "w11-l05", "repl_ship.c", 40, "send_full reports a dead connection",
       "send(2) returns -1 and sets errno to EPIPE or ECONNRESET when the connection is dead.", send_full_error },
     { "offline_socket_closed", "W11-R7", "w11-l05", "repl_ship.c,repl_config.c", 40,
-      "the socket of an offline follower does not leak", "The dead socket leaks a descriptor: close(2) it before the new connection.",
-      offline_socket_closed },
+      "the socket of an offline follower does not leak",
+      "The dead socket leaks a descriptor: close(2) it before the new connection.", offline_socket_closed },
 };
 
 CHECK_MAIN(checks)

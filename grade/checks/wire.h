@@ -1,9 +1,10 @@
-/* What only W11's check programs need: the other end of a connection, driven by hand, so that no verdict depends on a second
- * implementation; and eyes between a student's code and the kernel.
+/* What only W11's check programs need: the other end of a connection, driven by hand, so that no verdict depends on
+ * a second implementation; and eyes between a student's code and the kernel.
  *
- * The functions of libc that stand below (send, write, fsync, poll...) take libc's place in the whole program. They do what
- * libc's do, note what a check asked them to note, and hand on no more bytes at a time than a check allows: both is within
- * what POSIX lets the real ones do. The check's own end of a connection uses the system calls themselves. */
+ * The functions of libc that stand below (send, write, fsync, poll...) take libc's place in the whole program. They
+ * do what libc's do, note what a check asked them to note, and hand on no more bytes at a time than a check allows:
+ * both is within what POSIX lets the real ones do. The check's own end of a connection uses the system calls
+ * themselves. */
 #ifndef LOGSHIP_CHECK_WIRE_H
 #define LOGSHIP_CHECK_WIRE_H
 
@@ -30,7 +31,7 @@ enum {
     WIRE_ROOM = 70000     /* for one encoded record of a check */
 };
 
-/* ---- a call that hangs or crashes still gets a verdict ------------------------------------------------------------ */
+/* ---- a call that hangs or crashes still gets a verdict ---------------------------------------------------------- */
 
 static const char *volatile wire_doing = "the check's own work";
 
@@ -71,7 +72,7 @@ static inline void wire_end(void)
         wire_end();               \
     } while (0)
 
-/* ---- eyes between the code that is judged and the kernel ----------------------------------------------------------- */
+/* ---- eyes between the code that is judged and the kernel -------------------------------------------------------- */
 
 static struct {
     int socket;             /* sends on this socket are noted, with the state of the log at that moment */
@@ -221,8 +222,8 @@ int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
     return (int)syscall(SYS_poll, fds, count, timeout_ms);
 }
 
-/* An fd_set has no place for a descriptor of 1024 or more; FD_SET has by now written behind it. With luck that goes well,
- * so it is judged here and not by what comes of it. */
+/* An fd_set has no place for a descriptor of 1024 or more; FD_SET has by now written behind it. With luck that goes
+ * well, so it is judged here and not by what comes of it. */
 int select(int count, fd_set *readable, fd_set *writable, fd_set *exceptional, struct timeval *timeout)
 {
     if (count > FD_SETSIZE)
@@ -231,7 +232,8 @@ int select(int count, fd_set *readable, fd_set *writable, fd_set *exceptional, s
     return (int)syscall(SYS_select, count, readable, writable, exceptional, timeout);
 }
 
-/* The lesson's leader listens on port 7000. A check listens on a port that the kernel picked, so that many can run at once. */
+/* The lesson's leader listens on port 7000. A check listens on a port that the kernel picked, so that many can run
+ * at once. */
 int connect(int fd, __CONST_SOCKADDR_ARG address, socklen_t size)
 {
     struct sockaddr_in there;
@@ -246,7 +248,7 @@ int connect(int fd, __CONST_SOCKADDR_ARG address, socklen_t size)
     return (int)syscall(SYS_connect, fd, address.__sockaddr__, size);
 }
 
-/* ---- the other end, driven by hand --------------------------------------------------------------------------------- */
+/* ---- the other end, driven by hand ------------------------------------------------------------------------------ */
 
 static inline uint16_t wire_port_of(int fd)
 {
@@ -395,8 +397,8 @@ static inline void wire_frame(int fd, const uint8_t *encoded, size_t len)
     wire_write(fd, frame, wire_make_frame(encoded, len, frame));
 }
 
-/* One byte at a time. Each is taken before the next is sent, if somebody takes bytes singly; `receiver` is the other end's
- * descriptor, which a forked child has too. */
+/* One byte at a time. Each is taken before the next is sent, if somebody takes bytes singly; `receiver` is the
+ * other end's descriptor, which a forked child has too. */
 static inline void wire_trickle(int fd, const uint8_t *bytes, size_t len, int receiver)
 {
     for (size_t i = 0; i < len; i++) {
@@ -428,7 +430,7 @@ static inline int wire_shows_lsn(const uint8_t *bytes, size_t len, uint64_t lsn)
     return memmem(bytes, len, text, digits) != NULL;
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------- */
+/* ---- records ---------------------------------------------------------------------------------------------------- */
 
 /* SET key=value. The bytes come from the tree's own wal_record_encode: W11 does not judge W10's layout. */
 static inline size_t wire_set(const char *key, const char *value, uint64_t timestamp, uint8_t *encoded)
@@ -438,8 +440,8 @@ static inline size_t wire_set(const char *key, const char *value, uint64_t times
     return check_encode(&record, encoded, WIRE_ROOM);
 }
 
-/* Record n of most checks, SET key-n=value-n with timestamp n. Values grow with n, so that no two records are of one length:
- * a log's offset that is calculated from a length shows. */
+/* Record n of most checks, SET key-n=value-n with timestamp n. Values grow with n, so that no two records are of
+ * one length: a log's offset that is calculated from a length shows. */
 static inline struct wal_record wire_nth_record(int n, char *key, char *value)
 {
     int len = snprintf(value, 64, "value-%d", n);
@@ -527,7 +529,7 @@ static inline void wire_expect_end(int judged, int raw, const char *what)
     EXPECT(got == 0, what, "nothing more is sent", "%zu bytes more", got);
 }
 
-/* ---- followers of which the check is the other end ------------------------------------------------------------------ */
+/* ---- followers of which the check is the other end -------------------------------------------------------------- */
 
 struct wire_cluster {
     struct replication_config config;
@@ -544,9 +546,20 @@ static inline void wire_join(struct wire_cluster *cluster, int index)
     node->online = 1;
 }
 
+/* A tree may ignore SIGPIPE where it begins, instead of sending without it. */
+static inline void wire_prepare(void)
+{
+    static struct replication_config scratch;
+
+    wire_begin("repl_config_init");
+    (void)repl_config_init(&scratch);
+    wire_end();
+}
+
 /* `count` followers that are connected and online. Filled by hand: repl_config_init is another file's business. */
 static inline void wire_cluster_open(struct wire_cluster *cluster, int count)
 {
+    wire_prepare();
     memset(cluster, 0, sizeof *cluster);
     cluster->config.leader = (struct repl_node){ .host = wire_loopback, .port = 7000, .fd = -1, .online = 0 };
     for (int i = 0; i < MAX_FOLLOWERS; i++) {
@@ -586,7 +599,7 @@ static inline void wire_leave(struct wire_cluster *cluster, int index)
     REQUIRE(wire_await(cluster->config.followers[index].fd, POLLRDHUP, WIRE_READ_MS), "a hang-up over the loopback");
 }
 
-/* ---- descriptors and children -------------------------------------------------------------------------------------- */
+/* ---- descriptors and children ----------------------------------------------------------------------------------- */
 
 static inline int wire_count_fds(void)
 {
