@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod kit;
+
+use kit::{copy, library, top};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 const GOOD_CRC: &str = "
@@ -27,17 +30,6 @@ uint32_t crc32(const uint8_t *data, size_t len)
     return ~crc;
 }
 ";
-
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The library beside the command, where `cargo build` or `cargo test` has put it.
-fn library() -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_logship")).parent().unwrap();
-    let places = [beside.join("deps/liblogship.a"), beside.join("liblogship.a")];
-    places.into_iter().find(|path| path.exists()).unwrap()
-}
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
@@ -501,8 +493,7 @@ fn without_root_the_limits_hold_too() {
     desk.hand_in("good", "crc32.c", GOOD_CRC);
     fs::copy(env!("CARGO_BIN_EXE_logship"), desk.path("logship")).unwrap();
     fs::copy(library(), desk.path("liblogship.a")).unwrap();
-    let mut headers = Command::new("cp");
-    assert!(headers.arg("-r").arg(top().join("include")).arg(desk.path("include")).status().unwrap().success());
+    copy(&top().join("include"), &desk.path("include"));
     std::os::unix::fs::chown(desk.path("scratch"), Some(4321), Some(4321)).unwrap();
     let output = Command::new(desk.path("logship"))
         .args(["grade", "--json", "-j", "3", "--lesson", "w10-l01", "--each", ".", "--checks", "../checks"])
