@@ -3,23 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod kit;
+
+use kit::{copy, library, top};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The library beside the command, where `cargo build` or `cargo test` has put it.
-fn library() -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_logship")).parent().unwrap();
-    let places = [beside.join("deps/liblogship.a"), beside.join("liblogship.a")];
-    places.into_iter().find(|path| path.exists()).unwrap()
-}
 
 fn grade(arguments: &[&str]) -> (Value, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_logship"));
@@ -71,19 +63,6 @@ fn canaries() -> Vec<Canary> {
     }
     canaries.sort_by(|one, other| one.name.cmp(&other.name));
     canaries
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Each with the one check that its patch names, or it would take minutes; that this check passes on plain C is what

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod kit;
+
+use kit::{copy, library, top};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -20,22 +23,9 @@ fn blocks(page: &str) -> Vec<(String, String)> {
     blocks
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn the_page_does_what_it_says() {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = top();
     let command = Path::new(env!("CARGO_BIN_EXE_logship"));
     let open = fs::Permissions::from_mode(0o755);
     let desk = tempfile::Builder::new().permissions(open).tempdir().unwrap();
@@ -47,9 +37,7 @@ fn the_page_does_what_it_says() {
     fs::create_dir_all(prefix.join("bin")).unwrap();
     fs::create_dir_all(prefix.join("lib")).unwrap();
     fs::copy(command, prefix.join("bin/logship")).unwrap();
-    let beside = command.parent().unwrap();
-    let libraries = [beside.join("deps/liblogship.a"), beside.join("liblogship.a")];
-    fs::copy(libraries.iter().find(|path| path.exists()).unwrap(), prefix.join("lib/liblogship.a")).unwrap();
+    fs::copy(library(), prefix.join("lib/liblogship.a")).unwrap();
     let make = "make() { [ \"$*\" = \"install PREFIX=$HOME/.local\" ] && [ -x \"$HOME/.local/bin/logship\" ]; }";
 
     let page = fs::read_to_string(top.join("docs/grading.md")).unwrap();

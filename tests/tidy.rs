@@ -43,7 +43,7 @@ const COMMAND_MAY_USE: &[(&str, &[&str])] = &[
     ("student", &["course", "kit"]),
     ("build", &["course", "kit", "sandbox", "student"]),
     ("judge", &["build", "checks", "course", "kit", "sandbox", "student", "verdict"]),
-    ("report", &["build", "judge"]),
+    ("report", &["build", "judge", "kit"]),
     ("grade", &["args", "build", "checks", "judge", "kit", "report", "sandbox", "student"]),
 ];
 

@@ -10,7 +10,7 @@ static void newer_wins(void)
 }
 
 static const struct check checks[] = {
-    { "newer_wins", "W11-R5", "w11-l04", "repl_conflict.c", 3, "the newer write wins", "The higher timestamp wins.",
+    { "newer_wins", "W11-R5", "w11-l04", "repl_conflict.c", 5, "the newer write wins", "The higher timestamp wins.",
       newer_wins },
 };
 

@@ -2,12 +2,13 @@
 //! do.
 
 use crate::course::File;
-use crate::kit::{Kit, SYSTEM_LIBRARIES, WalOpen, io, words};
+use crate::kit::{Compiled, Kit, SYSTEM_LIBRARIES, State, WalOpen, io, words};
 use crate::sandbox::{End, Outcome, Room, Sandbox, in_parallel, limits};
 use crate::student::Submission;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -19,17 +20,6 @@ pub(crate) struct Workshop<'a> {
     pub(crate) submission: &'a Submission,
     /// The submission's part of the scratch directory.
     pub(crate) directory: &'a Path,
-}
-
-/// How a file took the compiler.
-#[derive(Debug)]
-pub(crate) enum State {
-    Missing,
-    /// With the compiler's first error.
-    Fails(String),
-    /// It compiles, but not with -Werror: the first warning.
-    Warns(String),
-    Compiles,
 }
 
 /// One of the course's files as the submission has it.
@@ -64,13 +54,6 @@ pub(crate) enum Mode {
     Tree,
 }
 
-struct Compiled {
-    state: State,
-    object: Option<PathBuf>,
-    defines: Vec<String>,
-    had_main: bool,
-}
-
 impl Workshop<'_> {
     /// Compiles everything.
     pub(crate) fn build(&self) -> Result<Built, String> {
@@ -80,9 +63,10 @@ impl Workshop<'_> {
             .map(|(file, place)| (Some(*file), place.as_ref()))
             .chain(self.submission.others.iter().map(|place| (None, Some(place))))
             .collect();
+        let included = self.read(&self.submission.included)?;
         let compiled = in_parallel(&jobs, self.sandbox.size, |(_, place)| match place {
             None => Ok(Compiled { state: State::Missing, object: None, defines: Vec::new(), had_main: false }),
-            Some(place) => self.compile(place, wal_open),
+            Some(place) => self.compile_once(place, wal_open, &included),
         });
         let (mut units, mut others) = (Vec::new(), Vec::new());
         for ((file, place), compiled) in jobs.into_iter().zip(compiled) {
@@ -158,6 +142,8 @@ impl Workshop<'_> {
 
     fn compiler(&self, wal_open: WalOpen) -> Vec<OsString> {
         let mut command = words([&self.kit.cc, "-std=gnu11", "-O1", "-g", "-fno-common", "-fdiagnostics-color=never"]);
+        // Objects of the same file are the same, wherever the copy is.
+        command.push(format!("-ffile-prefix-map={}=.", self.submission.source.display()).into());
         if wal_open == WalOpen::Path {
             command.push("-Dwal_open=wal_open_path".into());
         }
@@ -167,6 +153,35 @@ impl Workshop<'_> {
         command.extend(self.kit.include_options());
         command.extend(words(["-c", "-o", "out.o"]));
         command
+    }
+
+    /// Names and contents.
+    fn read(&self, places: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+        let mut parts = Vec::new();
+        for place in places {
+            let path = self.submission.source.join(place);
+            parts.push(place.as_os_str().as_encoded_bytes().to_vec());
+            parts.push(fs::read(&path).map_err(io(&path))?);
+        }
+        Ok(parts)
+    }
+
+    /// Compiles a file, unless the same was compiled before with the same around it.
+    fn compile_once(&self, place: &PathBuf, wal_open: WalOpen, included: &[Vec<u8>]) -> Result<Compiled, String> {
+        let own = self.read(std::slice::from_ref(place))?;
+        // One that includes another .c file depends on more than was read.
+        if own.iter().any(|part| part.windows(3).any(|three| three == b".c\"")) {
+            return self.compile(place, wal_open);
+        }
+        let form = vec![u8::from(wal_open == WalOpen::Path)];
+        let name = self.kit.hash(&[vec![form], own, included.to_vec()].concat());
+        let known = || self.kit.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = known().get(&name) {
+            return Ok(compiled.clone());
+        }
+        let compiled = self.compile(place, wal_open)?;
+        known().insert(name, compiled.clone());
+        Ok(compiled)
     }
 
     fn compile(&self, place: &Path, wal_open: WalOpen) -> Result<Compiled, String> {
@@ -225,8 +240,7 @@ impl Workshop<'_> {
                 return Err(format!("objcopy: {}", renamed.output.trim()));
             }
         }
-        let name = place.to_string_lossy().replace('/', "-");
-        let object = self.directory.join(format!("{name}.o"));
+        let object = self.kit.new_object();
         let bytes = room.take("work/out.o").ok_or("the compiler has left no object")?;
         fs::write(&object, bytes).map_err(io(&object))?;
         Ok(Compiled { state, object: Some(object), defines, had_main })

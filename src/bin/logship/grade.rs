@@ -144,13 +144,13 @@ fn one(
     let submission = Submission::copy(from, directory.path().join("source"))?;
     let shop = Workshop { sandbox, kit, submission: &submission, directory: directory.path() };
     let built = shop.build()?;
-    let requirements = judge::judge(&shop, &built, wanted, one_harness_at_a_time, progress);
+    let (requirements, repeated) = judge::judge(&shop, &built, wanted, one_harness_at_a_time, progress);
     let grades = judge::grades(&requirements, wanted);
     let files = report::file_rows(&built, wanted.lesson.as_deref().and_then(|lesson| lesson.split('-').next()));
     let missing_valgrind = wanted.valgrind == Valgrind::Missing;
     let passes = |status: Status| status == Status::Pass || (status == Status::NotJudged && !missing_valgrind);
     let passed = requirements.iter().all(|row| passes(row.status)) && !files.iter().any(report::FileRow::warns);
-    let notes = submission.notes.iter().chain(&built.notes).cloned().collect();
+    let notes = submission.notes.iter().chain(&built.notes).chain(&repeated).cloned().collect();
     let submission = from.display().to_string();
     Ok(Report { submission, error: None, files, notes, requirements, grades, passed, seconds: 0.0 })
 }

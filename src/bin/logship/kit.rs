@@ -3,10 +3,13 @@
 use crate::args;
 use crate::checks::{self, Check};
 use crate::sandbox::{End, Sandbox, in_parallel, limits};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +36,33 @@ pub(crate) struct Kit {
     pub(crate) checks: Vec<Check>,
     /// Which objects for [`WalOpen::Path`] are there.
     by_path: Mutex<bool>,
+    /// What was compiled before, by all that goes into it: in a class many files are the same, those that were given
+    /// out.
+    pub(crate) compiled: Mutex<HashMap<[u64; 2], Compiled>>,
+    /// Of two hashes whose keys nobody knows, so that no submission can be made to take another's object.
+    hashers: [RandomState; 2],
+    objects: AtomicUsize,
+}
+
+/// How a file took the compiler.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    Missing,
+    /// With the compiler's first error.
+    Fails(String),
+    /// It compiles, but not with -Werror: the first warning.
+    Warns(String),
+    Compiles,
+}
+
+/// What came of compiling a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Compiled {
+    pub(crate) state: State,
+    pub(crate) object: Option<PathBuf>,
+    /// The names that the object gives to others.
+    pub(crate) defines: Vec<String>,
+    pub(crate) had_main: bool,
 }
 
 /// A command as words.
@@ -109,6 +139,9 @@ impl Kit {
             programs: Vec::new(),
             checks: Vec::new(),
             by_path: Mutex::new(false),
+            compiled: Mutex::new(HashMap::new()),
+            hashers: [RandomState::new(), RandomState::new()],
+            objects: AtomicUsize::new(0),
             directory,
         };
         kit.copy_library(&library, sandbox)?;
@@ -154,6 +187,16 @@ impl Kit {
         let name = self.programs.get(program).map_or("", String::as_str);
         let suffix = if form == WalOpen::Path { "-path" } else { "" };
         self.directory.join(format!("{name}{suffix}.o"))
+    }
+
+    /// A name for all that goes into an object.
+    pub(crate) fn hash(&self, parts: &[Vec<u8>]) -> [u64; 2] {
+        [self.hashers[0].hash_one(parts), self.hashers[1].hash_one(parts)]
+    }
+
+    /// Where a new object of a submission goes.
+    pub(crate) fn new_object(&self) -> PathBuf {
+        self.directory.join(format!("object-{}.o", self.objects.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// -I for the course's headers.

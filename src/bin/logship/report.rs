@@ -1,7 +1,8 @@
 //! What a grader reads: a table for people, JSON for machines.
 
-use crate::build::{Built, State};
+use crate::build::Built;
 use crate::judge::{Failure, Graded, Judged, Seen, Status};
+use crate::kit::State;
 use serde::Serialize;
 use std::fmt::Write as _;
 

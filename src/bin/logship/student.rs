@@ -18,6 +18,8 @@ pub(crate) struct Submission {
     pub(crate) files: Vec<(&'static File, Option<PathBuf>)>,
     /// Other .c files: helpers, or programs of the student's own.
     pub(crate) others: Vec<PathBuf>,
+    /// Whatever a file may include: everything but the course's .c files.
+    pub(crate) included: Vec<PathBuf>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -37,12 +39,12 @@ impl Submission {
             }
             files.push((file, place));
         }
-        let is_other = |path: &&PathBuf| {
-            let is_c = path.extension().is_some_and(|extension| extension == "c");
-            is_c && path.file_name().is_none_or(|name| course::file(&name.to_string_lossy()).is_none())
-        };
-        let others = found.iter().filter(is_other).cloned().collect();
-        Ok(Submission { source, files, others, notes })
+        let is_c = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "c");
+        let is_of_course =
+            |path: &PathBuf| path.file_name().is_some_and(|name| course::file(&name.to_string_lossy()).is_some());
+        found.retain(|path| !is_of_course(path));
+        let others = found.iter().filter(is_c).cloned().collect();
+        Ok(Submission { source, files, others, included: found, notes })
     }
 
     /// Where the submission's own headers may be.

@@ -108,7 +108,8 @@ pub(crate) fn run(order: &Order) -> Result<(), String> {
         if printed.count > order.limits.output {
             stopped = Some(Stopped::Output);
         } else if Instant::now() >= deadline {
-            stopped = Some(Stopped::Deadline);
+            // A fork without end says more than the clock, also where the clock is faster than it.
+            stopped = stopped.or_else(|| over_a_limit(order, &processes::descendants())).or(Some(Stopped::Deadline));
         } else if Instant::now() >= next_count {
             stopped = stopped.or_else(|| over_a_limit(order, &processes::descendants()));
             next_count = Instant::now() + TICK;
