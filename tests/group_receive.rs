@@ -31,8 +31,11 @@ impl FollowerLog for Log {
     fn past(&mut self, _: Lsn) -> Result<Option<(u32, History)>> {
         Ok(None)
     }
-    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
-        self.wal.append_encoded(encoded, ends)
+    fn write_ahead(&mut self, ahead: usize, encoded: &[u8]) -> Result<()> {
+        self.wal.write_ahead(ahead, encoded)
+    }
+    fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        self.wal.append_behind(ahead, encoded, ends)
     }
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
         logship::wal::read_record(self.wal.storage(), self.wal.near(lsn), lsn)
