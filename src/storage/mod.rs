@@ -1,5 +1,5 @@
-//! Where the bytes of a log lie: five verbs and a hint, so that every fault can be made by a test; and small files that stand
-//! beside the log under its name and a suffix.
+//! Where the bytes of a log lie: five verbs and a hint, so that every fault can be made by a test; and small files that
+//! stand beside the log under its name and a suffix.
 //!
 //! [`mod@file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is
 //! the twin for tests and the place where faults are injected.

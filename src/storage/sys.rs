@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// sync_file_range(2): begins to write a file's dirty pages back from byte `from` on, and does not wait for it. It makes
+/// sync_file_range(2): begins to write a file's dirty pages back from byte `from` on, and does not wait for it. Makes
 /// nothing durable, and that it failed means nothing: fsync(2) writes what is left, and says so if it can't.
 pub(super) fn start_write_back(fd: impl AsFd, from: u64) {
     let Ok(from) = i64::try_from(from) else { return };

@@ -258,7 +258,7 @@ impl LogTail {
         Ok(end)
     }
 
-    /// Puts `encoded`, whole records, behind the log's end and `ahead` bytes that an earlier call put there, and has the
+    /// Puts `encoded`, whole records, behind the log's end and `ahead` bytes that earlier calls put there, and has the
     /// disk begin with them. They are no part of the log until [`append`](LogTail::append) has made them durable, which
     /// must follow. On failure only these are cut off again.
     pub fn write_ahead(&self, storage: &mut impl Storage, ahead: usize, encoded: &[u8]) -> Result<()> {
