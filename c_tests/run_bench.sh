@@ -140,7 +140,9 @@ catch_up.last_1000_stored_sent|catch-up of the last 1,000, stored: sent|-||||non
 catch_up.last_1000_stored_acked|catch-up of the last 1,000, stored: last ack|-||||1 a record on the follower
 rejoin.all_stored_acked|catch-up of all, stored and applied: last ack|-|||280|1 for what arrived together
 rejoin.leader_memory|(the leader's memory grew by)|-|||8|
+rejoin.follower_memory|(the follower's memory above its store, at most)|-|||16|
 rejoin.snapshot_acked|snapshot of all keys and 1,000 records more|-|||600|the checkpoint, then as above
+rejoin.snapshot_follower_memory|(the follower's memory above its store, at most)|-|||16|
 rejoin.open_long_indexed|open a log ten times as long, indexed|-|||10|none
 rejoin.open_long_read|the same without its index|+||2.5||none
 rejoin.last_1000_of_long_sent|its last 1,000: sent|-|||0.1|none on the leader

@@ -31,8 +31,11 @@ impl FollowerLog for Log {
     fn past(&mut self, _: Lsn) -> Result<Option<(u32, History)>> {
         Ok(None)
     }
-    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
-        self.wal.append_encoded(encoded, ends)
+    fn write_ahead(&mut self, ahead: usize, encoded: &[u8]) -> Result<()> {
+        self.wal.write_ahead(ahead, encoded)
+    }
+    fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        self.wal.append_behind(ahead, encoded, ends)
     }
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
         logship::wal::read_record(self.wal.storage(), self.wal.near(lsn), lsn)
@@ -76,6 +79,18 @@ impl Ends {
             self.leader.write_all(&frame::record_header(encoded.len()).unwrap()).unwrap();
             self.leader.write_all(&encoded).unwrap();
         }
+    }
+
+    /// The same in one write; returns how long the records are.
+    fn send_at_once(&mut self, records: impl Iterator<Item = Vec<u8>>) -> usize {
+        let (mut bytes, mut len) = (Vec::new(), 0);
+        for encoded in records {
+            bytes.extend(frame::record_header(encoded.len()).unwrap());
+            bytes.extend(&encoded);
+            len += encoded.len();
+        }
+        self.leader.write_all(&bytes).unwrap();
+        len
     }
 
     fn position(&mut self, next: u64) {
@@ -180,6 +195,66 @@ fn what_does_not_fit_together_is_stored_as_far_as_it_fits_alone() {
     assert!(ends.receive().is_err());
     assert_eq!(ends.acks(), [(1, ACK_OK), (2, ACK_OK), (3, ACK_NOT_STORED)]);
     assert_eq!(ends.log.wal.last_lsn(), Lsn(2));
+}
+
+/// Records that are more than one piece of a group and yet fit into a socket that nobody reads.
+const MANY: u64 = 4500;
+
+#[test]
+fn what_comes_in_several_pieces_takes_one_sync_and_one_ack() {
+    let mut ends = Ends::new(MemoryStorage::default(), Acks::ByUs);
+    ends.position(1);
+    let len = ends.send_at_once(records(1..=MANY));
+    assert_eq!(ends.receive().unwrap(), Lsn(1));
+    assert_eq!((ends.syncs(), ends.acks()), (1, vec![(MANY, ACK_OK)]));
+    assert_eq!((ends.log.wal.len() as usize, ends.store.len() as u64), (len, MANY));
+    for lsn in 2..=MANY {
+        assert_eq!(ends.receive().unwrap(), Lsn(lsn));
+    }
+    assert!(matches!(ends.receive(), Err(Error::TimedOut)), "nothing comes twice");
+    assert_eq!(ends.syncs(), 1);
+}
+
+#[test]
+fn what_was_written_ahead_of_a_sync_that_fails_is_not_there() {
+    for acks in [Acks::ByUs, Acks::ByCaller] {
+        let mut ends = Ends::new(MemoryStorage { syncs_left: Some(0), ..MemoryStorage::default() }, acks);
+        ends.position(1);
+        ends.send_at_once(records(1..=MANY));
+        assert!(ends.receive().is_err());
+        let refused: &[_] = &[(1, ACK_NOT_STORED)];
+        assert_eq!(ends.acks(), if acks == Acks::ByUs { refused } else { &[] });
+        assert_eq!((ends.log.wal.last_lsn(), ends.log.wal.storage().bytes.len()), (Lsn::ZERO, 0));
+        assert_eq!((ends.store.len(), ends.log.ready), (0, 0));
+        assert!(matches!(ends.receive(), Err(Error::TimedOut)), "nothing is handed out");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_before_the_last_piece_keeps_the_pieces_before_it() {
+    let room = 130_000;
+    let mut ends = Ends::new(MemoryStorage { capacity: Some(room), ..MemoryStorage::default() }, Acks::ByUs);
+    ends.position(1);
+    let len = ends.send_at_once(records(1..=MANY));
+    assert!(len > room);
+    assert_eq!(ends.receive().unwrap(), Lsn(1));
+    let acks = ends.acks();
+    let [(stored, ACK_OK)] = acks[..] else { panic!("one ack for what fits: {acks:?}") };
+    assert_eq!((ends.syncs(), ends.log.wal.last_lsn(), ends.store.len() as u64), (1, Lsn(stored), stored));
+    let bytes = ends.log.wal.storage().bytes.clone();
+    assert_eq!(bytes, records(1..=stored).flatten().collect::<Vec<_>>(), "whole records and nothing behind them");
+    for lsn in 2..=stored {
+        assert_eq!(ends.receive().unwrap(), Lsn(lsn));
+    }
+    // The next one is still on the connection, and goes in alone while there is room.
+    let mut last = stored;
+    while ends.receive().is_ok() {
+        last += 1;
+        assert_eq!(ends.acks(), [(last, ACK_OK)]);
+    }
+    assert!(last > stored);
+    assert_eq!((ends.log.wal.last_lsn(), ends.store.len() as u64), (Lsn(last), last));
+    assert_eq!(ends.acks(), [(last + 1, ACK_NOT_STORED)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use logship::kv::table::Store;
 use logship::storage::memory::MemoryStorage;
 use logship::storage::{AppendError, Storage};
 use logship::wal::recovery;
+use logship::wal::tail::WRITE_BACK;
 use logship::{Error, Lsn, Record, Wal};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -153,6 +154,67 @@ fn on_a_full_disk_a_record_that_fits_is_still_taken() {
     assert_eq!(errno(wal.append(&third().record())), libc::ENOSPC);
     assert_eq!(wal.append(&small.record()).unwrap(), Lsn(3));
     disk.holds(&[two(), vec![small]].concat());
+}
+
+#[test]
+fn what_is_written_ahead_is_no_part_of_the_log_until_it_is_synced() {
+    let disk = Disk::with(&Log::new(two()));
+    let mut wal = Wal::with_storage(disk.clone()).unwrap();
+    let (one, before) = (third().encoded(), disk.bytes().len());
+    wal.write_ahead(0, &one).unwrap();
+    wal.write_ahead(one.len(), &one).unwrap();
+    assert_eq!((disk.syncs(), wal.last_lsn(), wal.len() as usize), (0, Lsn(2), before));
+    // One that does not fit is cut off, and the others stay.
+    disk.leave_room(one.len() - 1);
+    assert_eq!(errno(wal.write_ahead(2 * one.len(), &one)), libc::ENOSPC);
+    assert_eq!(disk.bytes().len(), before + 2 * one.len());
+    let ends = [one.len(), 2 * one.len()];
+    assert_eq!(wal.append_behind(2 * one.len(), &[one.clone(), one.clone()].concat(), &ends).unwrap(), Lsn(4));
+    assert_eq!(disk.syncs(), 1);
+    disk.holds(&[two(), vec![third(), third()]].concat());
+}
+
+#[test]
+fn a_sync_that_fails_takes_back_what_was_written_ahead() {
+    quiet();
+    let disk = Disk::with(&Log::new(two()));
+    let mut wal = Wal::with_storage(disk.clone()).unwrap();
+    let one = third().encoded();
+    wal.write_ahead(0, &one).unwrap();
+    disk.change(|state| state.memory.syncs_left = Some(0));
+    assert_eq!(errno(wal.append_behind(one.len(), &one, &[one.len()])), libc::EIO);
+    disk.holds(&two());
+    assert!(matches!(wal.write_ahead(0, &one), Err(Error::Latched)));
+    disk.holds(&two());
+}
+
+#[test]
+fn behind_bytes_that_nobody_wrote_ahead_nothing_is_written() {
+    let disk = Disk::with(&Log::new(two()));
+    let mut wal = Wal::with_storage(disk.clone()).unwrap();
+    let one = third().encoded();
+    assert!(matches!(wal.write_ahead(one.len(), &one), Err(Error::Damaged { .. })));
+    wal.write_ahead(0, &one).unwrap();
+    assert!(matches!(wal.append_encoded(&one, &[one.len()]), Err(Error::Damaged { .. })), "it would stand there twice");
+    assert_eq!(disk.syncs(), 0);
+}
+
+#[test]
+fn the_disk_begins_with_every_mebibyte_that_is_written_ahead() {
+    let mut wal = Wal::with_storage(MemoryStorage::default()).unwrap();
+    let large = Write::set(b"large", &vec![b'x'; 60_000], 1).encoded();
+    let (mut all, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        wal.write_ahead(all.len(), &large).unwrap();
+        all.extend(&large);
+        ends.push(all.len());
+    }
+    let hints = wal.storage().hints.clone();
+    assert_eq!(hints.len(), all.len() / WRITE_BACK);
+    assert!(hints.iter().all(|len| (WRITE_BACK..WRITE_BACK + large.len()).contains(len)), "{hints:?}");
+    assert_eq!(wal.append_behind(all.len(), &all, &ends).unwrap(), Lsn(40));
+    wal.append(&third().record()).unwrap();
+    assert_eq!((wal.storage().hints.len(), wal.storage().syncs), (hints.len(), 2), "an append just syncs");
 }
 
 #[test]

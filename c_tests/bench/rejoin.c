@@ -29,6 +29,7 @@ struct follower {
     struct repl_node leader;
     const char *path;
     int node;
+    const char *memory;         /* the figure that its memory is; NULL for none */
 };
 
 /* VmHWM or VmRSS of this process, in KiB. */
@@ -52,6 +53,7 @@ static void follow(void *argument)
     struct repl_node leader = self->leader;
     struct wal_writer wal;
     struct kv_store store;
+    double before = status_kib("VmRSS"), most, full;
 
     MUST(kv_store_init(&store) == 0);
     MUST(wal_open(&wal, self->path) == 0);
@@ -62,7 +64,11 @@ static void follow(void *argument)
         ;
     MUST(errno == ENOTCONN || errno == ECONNRESET); /* the leader has not read the last acks */
     MUST(wal_close(&wal) == 0);
+    most = status_kib("VmHWM"), full = status_kib("VmRSS");
     kv_store_destroy(&store);
+    /* What destroying it gives back is the store; what else there was at any time is the rejoin's. */
+    if (self->memory != NULL)
+        emit(self->memory, (most - before - (full - status_kib("VmRSS"))) / 1024, "MiB");
 }
 
 static void append_many(struct wal_writer *wal, int first, int count)
@@ -174,7 +180,7 @@ static void long_log(int count)
 
 static void everything(int count)
 {
-    struct follower follower = {.path = follower_path, .node = 1};
+    struct follower follower = {.path = follower_path, .node = 1, .memory = "rejoin.follower_memory"};
     struct wal_writer wal;
 
     MUST(wal_open(&wal, leader_path) == 0);
@@ -189,7 +195,7 @@ static void everything(int count)
 
 static void snapshot(int count)
 {
-    struct follower follower = {.path = follower_path, .node = 1};
+    struct follower follower = {.path = follower_path, .node = 1, .memory = "rejoin.snapshot_follower_memory"};
     struct wal_writer wal;
     struct kv_store store;
 
@@ -248,7 +254,7 @@ static void beside_commits(int count)
     append_many(&wal, 0, count);
     listen_fd = listen_as_leader(&config, 3, leader_path);
     for (int i = 0; i < 3; i++) {
-        followers[i] = (struct follower){config.leader, i == 0 ? "f1.wal" : i == 1 ? "f2.wal" : "f3.wal", i + 1};
+        followers[i] = (struct follower){config.leader, i == 0 ? "f1.wal" : i == 1 ? "f2.wal" : "f3.wal", i + 1, NULL};
         if (i < 2)
             copy_file(leader_path, followers[i].path, file_size(leader_path));
     }

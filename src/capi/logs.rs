@@ -198,14 +198,19 @@ impl<'fd> OpenLog<'fd> {
         Ok(())
     }
 
-    /// Appends encoded records; see [`LogTail::append`]. Returns the last LSN and the log's length.
-    pub(super) fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<(Lsn, u64)> {
+    fn begin_append(&mut self, ahead: usize) -> Result<()> {
         if self.entry.value().latched {
             return Err(Error::Latched);
         }
-        self.refresh()?;
+        // What was written ahead is no part of the log yet.
+        if ahead == 0 { self.refresh().map(drop) } else { Ok(()) }
+    }
+
+    /// Appends encoded records; see [`LogTail::append`]. Returns the last LSN and the log's length.
+    pub(super) fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<(Lsn, u64)> {
+        self.begin_append(ahead)?;
         let state = self.entry.value();
-        match state.tail.append(&mut self.storage, encoded, ends) {
+        match state.tail.append(&mut self.storage, ahead, encoded, ends) {
             Ok(lsn) => Ok((lsn, state.tail.len())),
             Err(Failure::Write(error)) => {
                 crate::log_error!("append at offset {}: {error}; rolled back", state.tail.len());
@@ -288,8 +293,13 @@ impl FollowerLog for OpenLog<'_> {
         self.switch_to(file)
     }
 
-    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
-        Ok(OpenLog::append(self, encoded, ends)?.0)
+    fn write_ahead(&mut self, ahead: usize, encoded: &[u8]) -> Result<()> {
+        self.begin_append(ahead)?;
+        self.entry.value().tail.write_ahead(&mut self.storage, ahead, encoded)
+    }
+
+    fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        Ok(OpenLog::append(self, ahead, encoded, ends)?.0)
     }
 
     fn ready(&self) -> u64 {

@@ -150,7 +150,7 @@ pub(super) unsafe fn append_all(writer: *mut wal_writer, records: &[Record<'_>])
         return Ok(0);
     }
     log.return_no_more()?;
-    let (_, len) = log.append(&encoded, &ends)?;
+    let (_, len) = log.append(0, &encoded, &ends)?;
     // SAFETY: not NULL, since a log was found behind it.
     unsafe { publish(writer, len) };
     Ok(0)

@@ -107,6 +107,16 @@ pub fn peek_now(fd: RawFd, into: &mut [u8]) -> Result<Received> {
     recv_flags(fd, into, MsgFlags::MSG_PEEK)
 }
 
+/// As [`peek_now`], but adds what is there to a vector, `len` bytes at most.
+pub fn peek_behind(fd: RawFd, into: &mut Vec<u8>, len: usize) -> Result<()> {
+    loop {
+        match sys::peek_behind(fd, into, len) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
 /// Takes bytes that were seen with [`peek_now`] off the connection, without looking at them again.
 pub fn discard(fd: RawFd, count: usize) -> Result<()> {
     let mut left = count;

@@ -1,7 +1,7 @@
 //! The follower's side: read one frame, store the record, answer.
 #![forbid(unsafe_code)]
 
-use super::io::{self, Deadline, Received};
+use super::io::{self, Deadline};
 use super::socket;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -25,9 +25,12 @@ pub trait FollowerLog {
     fn last(&mut self) -> Result<Lsn>;
     /// The CRC of the record `lsn` and the log's history up to it; `None` if the log does not have it.
     fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>>;
-    /// Appends encoded records with one fsync; `ends` are their ends within `encoded`. All are durable when this
-    /// returns the last one's LSN, or none is there.
-    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn>;
+    /// Writes encoded records behind `ahead` bytes that were written so. They are no part of the log until `append`,
+    /// which must be the next call but for more of these. On failure only these are not there.
+    fn write_ahead(&mut self, ahead: usize, encoded: &[u8]) -> Result<()>;
+    /// Appends encoded records with one fsync; `ends` are their ends within `encoded`, whose first `ahead` bytes were
+    /// written ahead. All are durable when this returns the last one's LSN, or none is there.
+    fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
     /// The first record that is in the log and not yet in the store, if there is one.
@@ -85,8 +88,10 @@ pub struct Receiver<'a, L: FollowerLog, S: StateMachine> {
     pub idle: Deadline,
 }
 
-/// How much is stored with one fsync.
+/// How much is stored with one fsync, about.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// How much of it is taken off the connection at once: so little that it is still in a cache when it goes to the file.
+const PIECE: usize = 128 * 1024;
 
 /// Records that are stored together.
 struct Gathered {
@@ -94,8 +99,8 @@ struct Gathered {
     encoded: Vec<u8>,
     /// Their ends.
     ends: Vec<usize>,
-    /// Bytes that they take on the connection behind the first one.
-    behind: usize,
+    /// How much of them is written ahead: all or nothing.
+    ahead: usize,
 }
 
 impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
@@ -256,23 +261,14 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             // A right CRC over fields that make no record is damage too.
             return Err(self.reject(fingerprint, last, Error::CrcMismatch));
         }
-        let group = self.gather(encoded)?;
+        let group = self.gather(encoded);
         let first = last.next();
         if answers && cfg!(logship_canary_ack_first) {
             // A canary build's mistake, as in `check`.
             self.answer(first.plus(group.ends.len() as u64 - 1), ACK_OK, 0)?;
         }
-        let stored = match self.log.append(&group.encoded, &group.ends) {
-            // What does not fit together may fit alone; the others are still on the connection.
-            Err(_) if group.ends.len() > 1 => self.log.append(encoded, &[encoded.len()]).map(|_| 1),
-            Err(error) => Err(error),
-            Ok(_) => {
-                io::discard(self.fd, group.behind)?;
-                Ok(group.ends.len())
-            }
-        };
-        match stored {
-            Ok(count) => self.stored(&group.encoded, &group.ends[..count], first),
+        match self.log.append(group.ahead, &group.encoded, &group.ends) {
+            Ok(_) => self.stored(&group.encoded, &group.ends, first),
             Err(error) => Err(self.reject(fingerprint, last, error)),
         }
     }
@@ -339,37 +335,56 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         Ok(lsn)
     }
 
-    /// Looks at what has arrived behind a record that is about to be stored: whole, undamaged records that come next.
-    /// Nothing is taken off the connection. Before a leader that states no positions records are taken one by one: it
-    /// counts acks, one a record, and a program that answers for itself may stop after any and count what is in its
-    /// log.
-    fn gather(&mut self, first: &[u8]) -> Result<Gathered> {
-        let mut gathered = Gathered { encoded: first.to_vec(), ends: vec![first.len()], behind: 0 };
-        if !self.log.can_group() || !self.follower.is_positioned() {
-            return Ok(gathered);
+    /// Takes what has arrived behind a record that is about to be stored: whole, undamaged records that come next. They
+    /// are written ahead piece by piece, so that the disk is at work while the next piece comes; nothing is waited for.
+    /// Records that can't be written stay on the connection, and the first may fit alone. Before a leader that states
+    /// no positions records are taken one by one: it counts acks, one a record, and a program that answers for itself
+    /// may stop after any and count what is in its log.
+    fn gather(&mut self, first: &[u8]) -> Gathered {
+        let mut group = Gathered { encoded: first.to_vec(), ends: vec![first.len()], ahead: 0 };
+        let mut is_more = self.log.can_group() && self.follower.is_positioned();
+        while is_more && group.encoded.len() < GROUP_BYTES {
+            let arrived = io::readable_bytes(self.fd);
+            is_more = arrived > PIECE;
+            let (end, count) = (group.encoded.len(), group.ends.len());
+            let taken = self.peek(&mut group, arrived.min(PIECE));
+            if taken == 0 {
+                break;
+            }
+            if self.log.write_ahead(group.ahead, &group.encoded[group.ahead..]).is_err() {
+                group.encoded.truncate(end);
+                group.ends.truncate(count);
+                break;
+            }
+            group.ahead = group.encoded.len();
+            if io::discard(self.fd, taken).is_err() {
+                // They were seen there, so this can't be. But they would come again, under other numbers.
+                self.follower.on_diverged();
+                socket::shut_down(self.fd);
+                break;
+            }
         }
-        let available = io::readable_bytes(self.fd).min(GROUP_BYTES);
-        if available <= frame::HEADER_LEN {
-            return Ok(gathered);
+        group
+    }
+
+    /// Looks at up to `len` bytes on the connection, and adds the records in them to those gathered. Returns how many
+    /// bytes they take on the connection, where they stay.
+    fn peek(&self, group: &mut Gathered, len: usize) -> usize {
+        let Gathered { encoded, ends, .. } = group;
+        let (begin, mut end, mut taken) = (encoded.len(), encoded.len(), 0);
+        if len <= frame::HEADER_LEN || io::peek_behind(self.fd, encoded, len).is_err() {
+            return 0;
         }
-        let Gathered { encoded, ends, behind } = &mut gathered;
-        encoded.resize(first.len() + available, 0);
-        let count = match io::peek_now(self.fd, &mut encoded[first.len()..])? {
-            Received::Bytes(count) => count,
-            Received::Nothing | Received::Closed => 0,
-        };
-        encoded.truncate(first.len() + count);
         // Each record moves to the end of those before it: the frame headers between them go.
-        let mut end = first.len();
-        while let Some(len) = self.next_in(&encoded[first.len() + *behind..]) {
-            let start = first.len() + *behind + frame::HEADER_LEN;
+        while let Some(len) = self.next_in(&encoded[begin + taken..]) {
+            let start = begin + taken + frame::HEADER_LEN;
             encoded.copy_within(start..start + len, end);
             end += len;
             ends.push(end);
-            *behind += frame::HEADER_LEN + len;
+            taken += frame::HEADER_LEN + len;
         }
         encoded.truncate(end);
-        Ok(gathered)
+        taken
     }
 
     /// The length of the record whose frame `bytes` begin with, if it is whole and would be stored.

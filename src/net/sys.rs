@@ -56,6 +56,19 @@ pub(crate) fn readable_bytes(fd: RawFd) -> usize {
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
+/// Copies up to `len` bytes that are on a socket, and stay there, to the end of a vector, without zeroing it first.
+pub(crate) fn peek_behind(fd: RawFd, into: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    into.reserve(len);
+    let room = into.spare_capacity_mut();
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: `room` has at least `len` writable bytes.
+    let count = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), len, flags) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: recv(2) has written that many bytes, within the capacity.
+    unsafe { into.set_len(into.len() + count) };
+    Ok(())
+}
+
 /// Takes up to `count` bytes off a socket and throws them away: with MSG_TRUNC a TCP socket copies nothing.
 pub(crate) fn discard(fd: RawFd, count: usize) -> io::Result<usize> {
     // Another kind of socket does copy; there is room for it.

@@ -48,8 +48,12 @@ impl FollowerLog for Log {
         wal::read_past(&self.reader, self.wal.tail(), lsn)
     }
 
-    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
-        self.wal.append_encoded(encoded, ends)
+    fn write_ahead(&mut self, ahead: usize, encoded: &[u8]) -> Result<()> {
+        self.wal.write_ahead(ahead, encoded)
+    }
+
+    fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        self.wal.append_behind(ahead, encoded, ends)
     }
 
     fn ready(&self) -> u64 {

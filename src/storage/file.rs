@@ -5,7 +5,7 @@
 //! (Rebello et al., "Can Applications Recover from fsync Failures?", 2020), so nobody retries it.
 #![forbid(unsafe_code)]
 
-use super::{AppendError, Storage};
+use super::{AppendError, Storage, sys};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::uio::pread;
@@ -93,6 +93,10 @@ impl<F: AsFd> Storage for FileStorage<F> {
         // fsync rather than fdatasync: it is what lesson w10-l02 asks for and what graders trace. Not retried on
         // failure other than EINTR: the kernel may have dropped the pages.
         retry(|| fsync(&self.0))
+    }
+
+    fn start_sync(&mut self, offset: u64) {
+        sys::start_write_back(&self.0, offset);
     }
 
     fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {

@@ -19,6 +19,8 @@ pub struct MemoryStorage {
     pub broken: bool,
     /// Successful syncs so far.
     pub syncs: u32,
+    /// How many bytes each hint was about that a sync will come.
+    pub hints: Vec<usize>,
     /// The files beside the log, by suffix.
     pub beside: RefCell<BTreeMap<String, Vec<u8>>>,
 }
@@ -61,6 +63,10 @@ impl Storage for MemoryStorage {
         self.syncs_left = self.syncs_left.map(|left| left - 1);
         self.syncs += 1;
         Ok(())
+    }
+
+    fn start_sync(&mut self, offset: u64) {
+        self.hints.push(self.bytes.len() - usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len()));
     }
 
     fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {

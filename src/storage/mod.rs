@@ -1,12 +1,12 @@
-//! Where the bytes of a log lie: five verbs, so that every fault can be made by a test; and small files that stand
-//! beside the log under its name and a suffix.
+//! Where the bytes of a log lie: five verbs and a hint, so that every fault can be made by a test; and small files that
+//! stand beside the log under its name and a suffix.
 //!
 //! [`mod@file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is
 //! the twin for tests and the place where faults are injected.
-#![forbid(unsafe_code)]
 
 pub mod file;
 pub mod memory;
+mod sys;
 
 use std::io;
 
@@ -26,6 +26,9 @@ pub trait Storage {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Returns when everything is durable.
     fn sync(&mut self) -> io::Result<()>;
+    /// A hint that a sync will come, and that what stands from `offset` on may go to the disk already. Makes nothing
+    /// durable.
+    fn start_sync(&mut self, _offset: u64) {}
 
     /// The file beside the log whose name ends with `suffix`; `None` if there is none.
     fn read_beside(&self, _suffix: &str) -> io::Result<Option<Vec<u8>>> {

@@ -154,6 +154,7 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
         reader.string()?;
         reader.u64()?;
     }
+    reader.sum();
     let computed = reader.crc.clone().finalize();
     if reader.u32()? != computed {
         return Err(Error::Malformed("the checkpoint's CRC does not match"));
@@ -204,13 +205,49 @@ impl<S: Storage> Checkpoint<'_, S> {
 
     /// Applies every entry to `store` by the conflict rule.
     pub fn apply(&self, store: &mut impl StateMachine) -> Result<()> {
+        let mut batch = Batch::default();
         self.for_each(|entry| {
             clock::observe(entry.timestamp);
-            let op = if entry.value.is_some() { Op::Set } else { Op::Del };
-            let value = entry.value.unwrap_or_default();
-            store.apply(&Record { op, key: entry.key, value, timestamp: entry.timestamp })?;
-            Ok(())
-        })
+            batch.push(&entry);
+            if batch.entries.len() < BATCH { Ok(()) } else { batch.apply(store) }
+        })?;
+        batch.apply(store)
+    }
+}
+
+/// How many entries are applied at once: a table looks ahead in them, and takes its lock once.
+const BATCH: usize = 64;
+
+/// Entries on their way into a store.
+#[derive(Default)]
+struct Batch {
+    /// Their keys and values, one behind another.
+    bytes: Vec<u8>,
+    /// Of each: what it does, where its key and its value end, and its time stamp.
+    entries: Vec<(Op, usize, usize, Timestamp)>,
+}
+
+impl Batch {
+    fn push(&mut self, entry: &Entry<'_>) {
+        let op = if entry.value.is_some() { Op::Set } else { Op::Del };
+        self.bytes.extend_from_slice(entry.key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(entry.value.unwrap_or_default());
+        self.entries.push((op, key_end, self.bytes.len(), entry.timestamp));
+    }
+
+    /// Applies them, and is empty then.
+    fn apply(&mut self, store: &mut impl StateMachine) -> Result<()> {
+        let mut start = 0;
+        let mut records = Vec::with_capacity(self.entries.len());
+        for (op, key_end, end, timestamp) in self.entries.drain(..) {
+            let (key, value) = (&self.bytes[start..key_end], &self.bytes[key_end..end]);
+            records.push(Record { op, key, value, timestamp });
+            start = end;
+        }
+        store.apply_all(&records)?;
+        self.bytes.clear();
+        Ok(())
     }
 }
 
@@ -219,6 +256,8 @@ struct Reader<'s, S: Storage> {
     storage: &'s S,
     window: Vec<u8>,
     used: usize,
+    /// How far the window is in the CRC: it grows by long stretches, since many short ones take several times as long.
+    summed: usize,
     filled: usize,
     /// Offset of the window's first byte.
     start: u64,
@@ -227,7 +266,15 @@ struct Reader<'s, S: Storage> {
 
 impl<'s, S: Storage> Reader<'s, S> {
     fn new(storage: &'s S, offset: u64) -> Reader<'s, S> {
-        Reader { storage, window: vec![0; 256 * 1024], used: 0, filled: 0, start: offset, crc: Hasher::new() }
+        Reader {
+            storage,
+            window: vec![0; 256 * 1024],
+            used: 0,
+            summed: 0,
+            filled: 0,
+            start: offset,
+            crc: Hasher::new(),
+        }
     }
 
     fn offset(&self) -> u64 {
@@ -236,17 +283,23 @@ impl<'s, S: Storage> Reader<'s, S> {
 
     fn take(&mut self, count: usize) -> Result<&[u8]> {
         if self.filled - self.used < count {
+            self.sum();
             self.start += self.used as u64;
             self.filled = self.storage.read_at(&mut self.window, self.start)?;
-            self.used = 0;
+            (self.used, self.summed) = (0, 0);
             if self.filled < count {
                 return Err(Error::Malformed("the checkpoint ends too soon"));
             }
         }
         let bytes = &self.window[self.used..self.used + count];
         self.used += count;
-        self.crc.update(bytes);
         Ok(bytes)
+    }
+
+    /// Brings the CRC up to what was taken.
+    fn sum(&mut self) {
+        self.crc.update(&self.window[self.summed..self.used]);
+        self.summed = self.used;
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {

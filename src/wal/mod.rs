@@ -220,13 +220,26 @@ impl<S: Storage> Wal<S> {
 
     /// Appends records that are encoded already; `ends` are their ends within `encoded`.
     pub fn append_encoded(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+        self.append_behind(0, encoded, ends)
+    }
+
+    /// Writes records of which an append is to come; see [`LogTail::write_ahead`].
+    pub fn write_ahead(&mut self, ahead: usize, encoded: &[u8]) -> Result<()> {
+        if self.latched {
+            return Err(Error::Latched);
+        }
+        self.tail.write_ahead(&mut self.storage, ahead, encoded)
+    }
+
+    /// Appends records of whose bytes the first `ahead` are written; see [`LogTail::append`].
+    pub fn append_behind(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
         if self.latched {
             return Err(Error::Latched);
         }
         if ends.is_empty() {
             return Ok(self.tail.last());
         }
-        match self.tail.append(&mut self.storage, encoded, ends) {
+        match self.tail.append(&mut self.storage, ahead, encoded, ends) {
             Ok(lsn) => Ok(lsn),
             Err(Failure::Write(error)) => Err(error),
             Err(Failure::Sync(error)) => {

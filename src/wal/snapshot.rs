@@ -8,7 +8,7 @@
 use super::checkpoint::{self, Checkpoint};
 use super::compact;
 use super::meta::Origin;
-use super::tail::LogTail;
+use super::tail::{self, LogTail};
 use super::{CHECKPOINT_SUFFIX, record};
 use crate::error::{Error, Result};
 use crate::kv::{Entry, StateMachine};
@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// How the name goes on behind the log's while it comes in.
 pub const SUFFIX: &str = ".snapshot-";
+
+/// After so many bytes more the disk is told to begin with them.
+const WRITE_BACK: u64 = tail::WRITE_BACK as u64;
 
 /// A checkpoint as its sender describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,12 @@ impl Incoming {
             self.file.set_len(self.have)?;
             return Err(error.into());
         }
+        let before = self.have / WRITE_BACK * WRITE_BACK;
         self.have += bytes.len() as u64;
+        if self.have / WRITE_BACK * WRITE_BACK > before {
+            // The disk is at work while the rest comes and is checked; what makes it durable is the fsync.
+            FileStorage(&self.file).start_sync(before);
+        }
         Ok(())
     }
 

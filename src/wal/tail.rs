@@ -1,7 +1,7 @@
 //! What a writer knows of its log beside the bytes: where it begins and ends, how many records it has, where they lie.
 //!
 //! The state is plain and of fixed size, so the C layer can keep it beside a `struct wal_writer`, whose layout has no
-//! room for it. All writes of the crate to a log go through [`LogTail::append`].
+//! room for it. All writes of the crate to a log go through [`LogTail::append`] and [`LogTail::write_ahead`].
 #![forbid(unsafe_code)]
 
 use super::index::SparseIndex;
@@ -12,6 +12,10 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::types::{History, Lsn};
+
+/// How much is written ahead before the disk is told to begin with it: with less, what asking costs is more than what
+/// the sync gains.
+pub const WRITE_BACK: usize = 1024 * 1024;
 
 /// The end of a log.
 #[derive(Clone, Debug)]
@@ -254,32 +258,50 @@ impl LogTail {
         Ok(end)
     }
 
+    /// Puts `encoded`, whole records, behind the log's end and `ahead` bytes that earlier calls put there, and has the
+    /// disk begin with them. They are no part of the log until [`append`](LogTail::append) has made them durable, which
+    /// must follow. On failure only these are cut off again.
+    pub fn write_ahead(&self, storage: &mut impl Storage, ahead: usize, encoded: &[u8]) -> Result<()> {
+        self.write(storage, ahead, encoded)?;
+        if ahead / WRITE_BACK < (ahead + encoded.len()) / WRITE_BACK {
+            storage.start_sync(self.len + (ahead / WRITE_BACK * WRITE_BACK) as u64);
+        }
+        Ok(())
+    }
+
+    /// The log must end where this state says, with `ahead` bytes behind it.
+    fn write(&self, storage: &mut impl Storage, ahead: usize, encoded: &[u8]) -> Result<()> {
+        let before = self.len + ahead as u64;
+        // More than our records: a torn one that could not be cut, or somebody else's. Behind it nothing would be
+        // found.
+        if storage.len()? != before {
+            return Err(Error::Damaged { offset: self.len, after: self.last });
+        }
+        if let Err(failed) = storage.append(encoded) {
+            roll_back(storage, before, failed.written);
+            return Err(failed.error.into());
+        }
+        Ok(())
+    }
+
     /// Appends `encoded`, which holds `ends.len()` whole records (`ends` are their ends, counted from its beginning),
-    /// and returns when all of it is durable.
+    /// and returns when all of it is durable. The first `ahead` bytes are there: [`write_ahead`](LogTail::write_ahead)
+    /// has put them there.
     ///
     /// The log must end where this state says, or nothing is written ([`Error::Damaged`]). A failed write is rolled
     /// back to the size that the file had before (only if nothing else grew it) and the next append may succeed. A
-    /// failed sync rolls back too and is [`Failure::Sync`]: the caller must latch.
+    /// failed sync rolls back all and is [`Failure::Sync`]: the caller must latch.
     pub fn append(
         &mut self,
         storage: &mut impl Storage,
+        ahead: usize,
         encoded: &[u8],
         ends: &[usize],
     ) -> std::result::Result<Lsn, Failure> {
         if ends.is_empty() {
             return Ok(self.last);
         }
-        // More than our records: a torn one that could not be cut, or somebody else's. Behind it nothing would be
-        // found.
-        match storage.len() {
-            Ok(len) if len == self.len => {}
-            Ok(_) => return Err(Failure::Write(Error::Damaged { offset: self.len, after: self.last })),
-            Err(error) => return Err(Failure::Write(error.into())),
-        }
-        if let Err(failed) = storage.append(encoded) {
-            roll_back(storage, self.len, failed.written);
-            return Err(Failure::Write(failed.error.into()));
-        }
+        self.write(storage, ahead, encoded.get(ahead..).unwrap_or_default()).map_err(Failure::Write)?;
         if let Err(error) = storage.sync() {
             roll_back(storage, self.len, encoded.len() as u64);
             return Err(Failure::Sync(error.into()));
