@@ -6,7 +6,7 @@ use super::functions::linked;
 use super::last_error;
 use crate::capi::logs::OpenLog;
 use crate::capi::wal_writer::wal_writer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::receive::FollowerLog;
 use crate::types::{History, Lsn};
 use crate::wal::record::{self, Record};
@@ -51,7 +51,11 @@ pub(in crate::capi) unsafe fn open(path: *const c_char) -> *mut wal_writer {
 }
 
 impl FollowerLog for ThroughProgram<'_, '_> {
-    fn append(&mut self, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
+    fn write_ahead(&mut self, _ahead: usize, _encoded: &[u8]) -> Result<()> {
+        Err(Error::Internal("nothing is gathered for a program's wal_append"))
+    }
+
+    fn append(&mut self, _ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
         let mut start = 0;
         for end in ends {
             let record = record::decode(&encoded[start..*end])?;
