@@ -410,6 +410,11 @@ fn the_exit_code_is_2_when_nothing_could_be_graded() {
     exits_with_2(desk.command(&["good"]).env("PATH", without_gcc), "gcc is missing: apt-get install gcc");
     exits_with_2(&mut desk.command(&["good", "--kit", "/nowhere", "--no-such-option"]), "no-such-option");
     exits_with_2(Command::new(env!("CARGO_BIN_EXE_logship")).args(["grade", "."]), "--checks says where");
+    if is_root() {
+        fs::set_permissions(desk.path("scratch"), fs::Permissions::from_mode(0o700)).unwrap();
+        exits_with_2(&mut desk.command(&["good"]), "TMPDIR says where else");
+        fs::set_permissions(desk.path("scratch"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
     fs::write(desk.path("checks/bad.c"), "int main(void) { return 1; }").unwrap();
     exits_with_2(&mut desk.command(&["good"]), "the kit's bad.c has no table");
 }
@@ -513,4 +518,16 @@ fn without_root_the_limits_hold_too() {
     assert_eq!((graded.status("closes", "W10-R1"), graded.status("good", "W10-R1")), ("pass", "pass"));
     assert_eq!((graded.code, named(&mark)), (1, 0));
     assert_eq!(fs::read_dir(desk.path("scratch")).unwrap().count(), 0);
+}
+
+#[test]
+fn completions_and_manual_pages_know_the_options_and_nothing_hidden() {
+    for words in [["completions", "bash"], ["completions", "zsh"], ["completions", "fish"], ["man", "grade"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_logship")).args(words).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).replace('\\', "");
+        assert!(output.status.success());
+        assert!(text.contains("no-valgrind") && !text.contains("__watch"), "{words:?}: {text}");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_logship")).arg("man").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(".TH logship 1"));
 }

@@ -30,12 +30,15 @@ pub(crate) enum Asked {
     Limited(Order),
 }
 
-/// Each DIR is a submission: the course's .c files in w09/, w10/ and w11/ or side by side, headers of its own if it has
-/// any, test_harness.sh if it has one.
-///
-/// The exit code is 0 if every requirement passes, 1 if one fails, 2 if nothing could be graded.
+const AFTER_HELP: &str = "\
+A submission is a directory with the course's .c files, in w09/, w10/ and w11/ or side by side, headers of its own if it
+has any, and test_harness.sh if it has one.
+
+The exit code is 0 if every requirement that was judged passes, 1 if one fails, 2 if nothing could be graded.";
+
+/// What `logship grade` is told.
 #[derive(Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, after_help = AFTER_HELP)]
 pub(crate) struct Grade {
     /// A submission
     #[arg(value_name = "DIR")]

@@ -10,7 +10,11 @@ fn print(text: &[u8]) -> Result<(), String> {
 
 pub(crate) fn completions(shell: clap_complete::Shell) -> Result<(), String> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "logship", &mut text);
+    // What is hidden from people is hidden from their shells too.
+    let whole = Cli::command();
+    let shown = whole.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned();
+    let mut command = clap::Command::new("logship").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
+    clap_complete::generate(shell, &mut command, "logship", &mut text);
     print(&text)
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
         scratch.disable_cleanup(true);
         eprintln!("logship: the scratch directory is {}", scratch.path().display());
     }
+    reachable(scratch.path())?;
     let kit = Kit::prepare(options, scratch.path(), &sandbox)?;
     known(&kit, submissions.iter().map(|(_, wanted)| wanted))?;
     let bar = progress_bar();
@@ -94,6 +95,15 @@ fn submissions(options: &args::Grade, wanted: &Wanted) -> Result<Vec<(PathBuf, W
     match submissions.iter().find(|(directory, _)| !directory.is_dir()) {
         Some((wrong, _)) => Err(format!("{}: no such directory", wrong.display())),
         None => Ok(submissions),
+    }
+}
+
+/// As root every run is another user, who must get at the scratch directory.
+fn reachable(scratch: &Path) -> Result<(), String> {
+    let is_closed = |path: &&Path| path.metadata().is_ok_and(|data| data.permissions().mode() & 1 == 0);
+    match scratch.ancestors().find(is_closed).filter(|_| nix::unistd::geteuid().is_root()) {
+        Some(closed) => Err(format!("{}: other users may not enter it; TMPDIR says where else", closed.display())),
+        None => Ok(()),
     }
 }
 
