@@ -207,7 +207,7 @@ fn what_comes_in_several_pieces_takes_one_sync_and_one_ack() {
     let len = ends.send_at_once(records(1..=MANY));
     assert_eq!(ends.receive().unwrap(), Lsn(1));
     assert_eq!((ends.syncs(), ends.acks()), (1, vec![(MANY, ACK_OK)]));
-    assert_eq!((ends.log.wal.len() as usize, ends.store.len() as u64), (len, MANY));
+    assert_eq!((ends.log.wal.len(), ends.store.len() as u64), (len as u64, MANY));
     for lsn in 2..=MANY {
         assert_eq!(ends.receive().unwrap(), Lsn(lsn));
     }
