@@ -62,7 +62,7 @@ static void follow(void *argument)
     MUST(repl_follower_rejoin(leader.fd, (uint64_t)logship_last_lsn(&wal)) == 0);
     while (logship_follow(leader.fd, &wal, &store) == 0)
         ;
-    MUST(errno == ENOTCONN || errno == ECONNRESET); /* the leader has not read the last acks */
+    MUST(errno == ENOTCONN || errno == ECONNRESET || errno == EPIPE); /* the leader has not read the last acks */
     MUST(wal_close(&wal) == 0);
     most = status_kib("VmHWM"), full = status_kib("VmRSS");
     kv_store_destroy(&store);

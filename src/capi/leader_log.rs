@@ -202,7 +202,7 @@ impl LeaderLog for LeaderLogByPath {
 
     fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
         let source = self.opened()?.source(None);
-        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, read, out)
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, read, out)
     }
 
     fn last(&mut self) -> Option<Lsn> {

@@ -23,8 +23,13 @@ use crate::wal::tail::LogTail;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How much is read and sent at once.
-pub const PIECE: usize = 256 * 1024;
+/// How much is read and sent at once, about, when nothing else waits.
+const PIECE: usize = 256 * 1024;
+/// And beside commits, each of which may wait for one; also at first, so that the follower begins at once and that one
+/// which lacks little costs little memory.
+pub const SMALL_PIECE: usize = 64 * 1024;
+/// What is read besides, so that a record which a piece ends in is whole, if it is no large one.
+const BESIDE: usize = 4 * 1024;
 
 /// What a catch-up did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,14 +191,15 @@ impl<S: Storage> Source<'_, S> {
 
 /// Runs a catch-up to its end.
 fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Option<Sent>) -> Result<Summary> {
-    let mut outbox = Outbox::default();
+    let (mut outbox, mut piece) = (Outbox::default(), SMALL_PIECE);
     let (mut asked_until, mut told) = (None, Instant::now());
     loop {
         let deadline = Deadline::send();
-        while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, into, out))? {
+        while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, piece, into, out))? {
             wait(member, deadline)?;
         }
         let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
+        piece = if state.bytes < PIECE as u64 { SMALL_PIECE } else { PIECE };
         let is_end = member.link.asked.is_none() && outbox.is_done();
         if let Some(watch) = source.watch.filter(|_| is_end || told.elapsed() >= WATCH_INTERVAL) {
             told = Instant::now();
@@ -314,14 +320,15 @@ fn on_failure(member: &mut Member<'_>, error: &Error) {
 /// to take.
 pub fn step(member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<()> {
     let was_online = member.online;
-    let mut outbox = Outbox::default();
+    let bytes = |member: &Member<'_>| member.link.catch_up.map_or(0, |state| state.bytes);
+    let (mut outbox, before) = (Outbox::default(), bytes(member));
     // Behind less than a piece comes the log's end. It must be seen in this step: a writer may move it on before the
     // next one, every time.
     loop {
         if !outbox.pump(member, frames)? {
             return check_deadline(member);
         }
-        if outbox.is_done() || outbox.frames.len() >= PIECE {
+        if outbox.is_done() || bytes(member) - before >= SMALL_PIECE as u64 {
             break;
         }
     }
@@ -407,23 +414,27 @@ impl Outbox {
     }
 }
 
-/// Fills `out` with the frames of the records from `from` on: a piece, or what is left of the log.
+/// Fills `out` with the frames of the records from `from` on: about a `piece`, or what is left of the log.
 pub fn read_frames<S: Storage>(
     source: &Source<'_, S>,
     from: Position,
+    piece: usize,
     read: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let left = usize::try_from(source.tail.len().saturating_sub(from.offset)).unwrap_or(usize::MAX);
-    read.resize(left.min(PIECE + record::RECORD_MAX), 0);
-    let count = source.storage.read_at(read, from.offset)?;
+    let mut count = read_window(source, from, read, left.min(piece + BESIDE))?;
+    if matches!(record::next_in(&read[..count]), Next::Incomplete) {
+        count = read_window(source, from, read, left.min(record::RECORD_MAX))?;
+    }
+    out.reserve(piece + 2 * BESIDE);
     let (mut used, mut lsn) = (0, from.lsn);
-    while out.len() < PIECE && used < count {
+    while out.len() < piece && used < count {
         let Next::Record { len, .. } = record::next_in(&read[used..count]) else {
             if out.is_empty() {
                 return Err(Error::Damaged { offset: from.offset, after: Lsn(lsn.0 - 1) });
             }
-            break; // What comes before the damage is shipped.
+            break; // A record that is not in here whole, or damage: what comes before it is shipped.
         };
         let header = frame::record_header(len).ok_or(Error::Malformed("record length"))?;
         out.extend_from_slice(&header);
@@ -432,6 +443,11 @@ pub fn read_frames<S: Storage>(
         lsn = lsn.next();
     }
     Ok(())
+}
+
+fn read_window<S: Storage>(source: &Source<'_, S>, from: Position, into: &mut Vec<u8>, len: usize) -> Result<usize> {
+    into.resize(len, 0);
+    Ok(source.storage.read_at(into, from.offset)?)
 }
 
 /// The records that the follower lacks are gone: it gets the checkpoint that stands for them, if there is one and the
