@@ -163,7 +163,7 @@ fn what_is_written_ahead_is_no_part_of_the_log_until_it_is_synced() {
     let (one, before) = (third().encoded(), disk.bytes().len());
     wal.write_ahead(0, &one).unwrap();
     wal.write_ahead(one.len(), &one).unwrap();
-    assert_eq!((disk.syncs(), wal.last_lsn(), wal.len() as usize), (0, Lsn(2), before));
+    assert_eq!((disk.syncs(), wal.last_lsn(), wal.len()), (0, Lsn(2), before as u64));
     // One that does not fit is cut off, and the others stay.
     disk.leave_room(one.len() - 1);
     assert_eq!(errno(wal.write_ahead(2 * one.len(), &one)), libc::ENOSPC);
