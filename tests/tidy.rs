@@ -33,6 +33,7 @@ const COMMAND_MAY_USE: &[(&str, &[&str])] = &[
     ("args", &[]),
     ("course", &[]),
     ("processes", &[]),
+    ("demo", &["args"]),
     ("extras", &["args"]),
     ("limited", &["args", "processes"]),
     ("watch", &["args", "processes"]),

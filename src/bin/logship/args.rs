@@ -16,6 +16,11 @@ pub(crate) struct Cli {
 pub(crate) enum Asked {
     /// Grade students' files: each one alone with logship for the rest, then all together, then under valgrind
     Grade(Grade),
+    /// Kill a follower, let it miss records, and watch it catch up
+    Demo(Demo),
+    /// The demo's follower
+    #[command(name = "__follow", hide = true)]
+    Follow(Follow),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
@@ -82,6 +87,21 @@ pub(crate) struct Grade {
     /// The course's headers [default: PREFIX/include/logship]
     #[arg(long, value_name = "DIR")]
     pub(crate) include: Option<PathBuf>,
+}
+
+/// What `logship demo` is told.
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// So many records while the follower is away
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
+    pub(crate) missed: u64,
+}
+
+/// Where the demo's follower keeps its log, and its leader's port.
+#[derive(Args)]
+pub(crate) struct Follow {
+    pub(crate) home: PathBuf,
+    pub(crate) port: u16,
 }
 
 /// One program and how far it may go. `sandbox` writes it, `watch` and `limited` read it.

@@ -1,5 +1,5 @@
 //! The command `logship`. Its one subcommand for people is `grade`: the checks of the lessons on a student's files, one
-//! by one against the reference and all together. docs/grading.md says how to use it.
+//! by one against the reference and all together. docs/grading.md says how to use it. `demo` shows a catch-up.
 //!
 //! From top to bottom: `args` says what may be asked; `grade` leads a submission through `student` (its files), `build`
 //! (objects and programs) and `judge` (checks, requirements, grades) to `report`. Everything that runs, gcc included,
@@ -10,6 +10,7 @@ mod args;
 mod build;
 mod checks;
 mod course;
+mod demo;
 mod extras;
 mod grade;
 mod judge;
@@ -29,6 +30,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match Cli::parse().asked {
         Asked::Grade(options) => grade::run(&options),
+        Asked::Demo(options) => demo::run(&options),
+        Asked::Follow(options) => demo::follow(&options),
         Asked::Completions { shell } => extras::completions(shell).map(|()| 0),
         Asked::Man { subcommand } => extras::man(subcommand.as_deref()).map(|()| 0),
         Asked::Watch(order) => watch::run(&order).map(|()| 0),
