@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The first of the users that nobody else is: no system gives out numbers from here on, and containers have them.
+/// The first of the users that nobody else is: people's numbers end below 60,000, systemd's own begin above 65,000, and
+/// what Debian gives out in between it gives out on request. Below 65,536, so that a container has them.
 const FIRST_USER: u32 = 64_200;
 const USERS: u32 = 600;
 
