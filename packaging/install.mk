@@ -46,6 +46,7 @@ package-libs: lib
 package: package-libs
 	$(if $(filter $(RELEASE)/logship,$(LOGSHIP_BIN)),$(CARGO) build --release --bin logship)
 	$(LOGSHIP_BIN) man >$(PACKAGE)/logship.1
+	for name in grade demo; do $(LOGSHIP_BIN) man $$name >$(PACKAGE)/logship-$$name.1 || exit 1; done
 	for shell in bash zsh fish; do $(LOGSHIP_BIN) completions $$shell >$(PACKAGE)/logship.$$shell || exit 1; done
 
 INSTALL_SH = PACKAGE="$(PACKAGE)" RELEASE="$(RELEASE)" LOGSHIP_BIN="$(LOGSHIP_BIN)" VERSION="$(VERSION)" \
