@@ -43,6 +43,9 @@ test: fmt-check clippy rust-test c-test install-test
 	@echo "make test: all passed"
 
 rust-test: tools
+	@$(call need,patch,patch)
+	@$(call need,valgrind,valgrind)
+	@$(call need,objcopy,binutils)
 	$(CARGO) test --release
 
 c-test: c-test-static c-test-shared

@@ -72,6 +72,7 @@ install-test: package
 	@$(call need,cmake,cmake)
 	@$(call need,pkg-config,pkg-config)
 	@$(call need,groff,groff-base)
+	@$(call need,groff,groff-base)
 	@echo "#include <zlib.h>" | $(CC) -E - >/dev/null 2>&1 || \
 	    { echo "zlib.h is missing: apt-get install zlib1g-dev" >&2; exit 1; }
 	CC="$(CC)" LOGSHIP_BIN="$(LOGSHIP_BIN)" c_tests/check_install.sh
