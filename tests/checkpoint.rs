@@ -171,6 +171,21 @@ fn a_checkpoint_with_any_byte_changed_is_refused_and_the_store_stays() {
 }
 
 #[test]
+fn in_a_checkpoint_of_several_windows_a_byte_changed_anywhere_is_refused() {
+    let large = [b'x'; 30_000];
+    let writes: Vec<Write> = (0..40u8).map(|n| Write::set(&[n + 1], &large, u64::from(n))).collect();
+    let bytes = checkpoint_of(&store_of(&writes), COVERED);
+    assert!(bytes.len() > 4 * 256 * 1024);
+    // In the values: nothing but the CRC can notice it.
+    for at in (100..40 * 30_000).step_by(4_999) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert!(matches!(load(&changed, &mut mine()), Err(Error::Malformed(_))), "byte {at}");
+    }
+    assert!(load(&bytes, &mut mine()).is_ok());
+}
+
+#[test]
 fn a_checkpoint_cut_at_any_byte_is_refused_but_where_the_lessons_entries_end() {
     for store in [sample(), store_of(&[Write::del(b"only a tombstone", 4)])] {
         let bytes = checkpoint_of(&store, COVERED);

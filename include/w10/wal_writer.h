@@ -34,8 +34,8 @@ extern "C" {
  * Opens or creates the log at `path` for appending (O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC) and finds the end
  * of its last whole record. A torn tail is cut off, its bytes kept in `<path>.torn-N`, with a warning. Returns 0, or
  * -1 with `errno`: EBADMSG if the log is damaged and whole records follow the damage (nothing is changed), EINVAL for
- * NULL, or what open(2), read(2) or fsync(2) say; `fd` is -1 then. `wal_close` closes it. Takes no lock. (`wal_open(path)` is
- * `wal_open_path`.)
+ * NULL, or what open(2), read(2) or fsync(2) say; `fd` is -1 then. `wal_close` closes it. Takes no lock.
+ * (`wal_open(path)` is `wal_open_path`.)
  */
 int wal_open(struct wal_writer *writer,
              const char *path);
