@@ -1,6 +1,6 @@
 //! What may be asked of the command. No work is done here.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -64,7 +64,7 @@ pub(crate) struct Grade {
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) plan: Option<PathBuf>,
     /// So many submissions at once
-    #[arg(short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(short, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,
     /// Do not judge W10-R8 and W11-R9
     #[arg(long)]
@@ -89,11 +89,14 @@ pub(crate) struct Grade {
     pub(crate) include: Option<PathBuf>,
 }
 
+/// More would fill a disk to no purpose.
+const MISSED: std::ops::RangeInclusive<u64> = 1..=20_000_000;
+
 /// What `logship demo` is told.
 #[derive(Args)]
 pub(crate) struct Demo {
     /// So many records while the follower is away
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = value_parser!(u64).range(MISSED))]
     pub(crate) missed: u64,
 }
 
