@@ -292,17 +292,31 @@ unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     // SAFETY: what the caller promises; nothing is written through it.
     let Some(table) = (unsafe { CStore::from_ptr(store.cast_mut()) }).filter(|_| !key.is_null()) else {
         // SAFETY: what the caller promises.
-        if let Some(theirs) = unsafe { their_store(store.cast_mut()) }.filter(|_| !key.is_null()) {
-            // SAFETY: as above.
-            return theirs.find(unsafe { CStr::from_ptr(key) });
-        }
-        errno::set(libc::EINVAL);
-        return null_mut();
+        return unsafe { find_in_theirs(store, key) };
     };
     // SAFETY: a C string.
     let key = unsafe { table.key(key) };
     // SAFETY: as above.
     unsafe { table.find(key) }
+}
+
+/// [`find`] where there is no table of ours: in the program's, if it has brought one. Apart, so that a look-up in ours
+/// is short.
+///
+/// # Safety
+/// As for `kv_store_find`.
+#[cold]
+#[inline(never)]
+unsafe fn find_in_theirs(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
+    // SAFETY: the caller's promise.
+    match unsafe { their_store(store.cast_mut()) } {
+        // SAFETY: as above.
+        Some(theirs) if !key.is_null() => theirs.find(unsafe { CStr::from_ptr(key) }),
+        _ => {
+            errno::set(libc::EINVAL);
+            null_mut()
+        }
+    }
 }
 
 /// A store whose table is the program's, of which this file's functions serve those that the program has not brought.
