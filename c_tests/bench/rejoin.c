@@ -278,11 +278,26 @@ static void beside_commits(int count)
     MUST(wal_close(&wal) == 0);
 }
 
+/* In a process of its own: what this one has had at most is a figure. */
+static void warm_apart(int count)
+{
+    pid_t pid = fork();
+
+    MUST(pid >= 0);
+    if (pid == 0) {
+        warm_machine((size_t)count * 1024);
+        _exit(0);
+    }
+    reap(pid);
+}
+
 void bench_rejoin(void)
 {
     int count = bench_records();
 
+    warm_apart(count);
     everything(count);
+    warm_apart(count);
     snapshot(count);
     beside_commits(count);
     long_log(count * LONG);
