@@ -54,6 +54,12 @@ pub(crate) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
 /// Runs the body of any C function; `on_error` gives the value for an error.
 pub(crate) fn call_or<T>(body: impl FnOnce() -> Result<T>, on_error: impl FnOnce(&Error) -> T) -> T {
     replaced::know();
+    call_knowing(body, on_error)
+}
+
+/// As [`call_or`], for a body that asks by itself what is replaced.
+#[inline]
+pub(crate) fn call_knowing<T>(body: impl FnOnce() -> Result<T>, on_error: impl FnOnce(&Error) -> T) -> T {
     let _uncancelled = Uncancelled::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Error::Internal("panic")));
     result.unwrap_or_else(|error| {

@@ -2,10 +2,11 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
-use super::{guard, ptr};
+use super::{guard, ptr, replaced};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
+use crate::wal::codec;
 use crate::wal::record::{self, Op, Record};
 use libc::{c_char, c_int};
 
@@ -92,13 +93,15 @@ pub(super) unsafe fn view<'a>(record: *const wal_record) -> Result<Record<'a>> {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_record_encode(record: *const wal_record, buffer: *mut u8, buf_size: usize) -> c_int {
-    guard::call(|| {
+    let body = || {
         // SAFETY: the caller's promise.
         let record = unsafe { view(record) }?;
         // SAFETY: the caller's promise; encoding only writes to it.
         let buffer = unsafe { ptr::bytes_mut(buffer, buf_size) }?;
-        Ok(ptr::count(record::encode(&record, buffer)? as u64))
-    })
+        let len = if replaced::has_codec() { codec::encode(&record, buffer) } else { record::encode(&record, buffer) };
+        Ok(ptr::count(len? as u64))
+    };
+    guard::call_knowing(body, Error::code)
 }
 
 /// Reads `len` bytes of one encoded record into `*record`. `key` and `value` are allocated with malloc(3) and end with
@@ -112,13 +115,13 @@ pub unsafe extern "C" fn wal_record_encode(record: *const wal_record, buffer: *m
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn wal_record_decode(buffer: *const u8, len: usize, record: *mut wal_record) -> c_int {
-    guard::call(|| {
+    let body = || {
         ptr::check(record)?;
         // SAFETY: not NULL, writable by the caller's promise.
         unsafe { record.write(NOTHING) };
         // SAFETY: the caller's promise.
         let buffer = unsafe { ptr::bytes(buffer, len) }?;
-        let decoded = record::decode(buffer)?;
+        let decoded = if replaced::has_codec() { codec::decode(buffer)? } else { record::decode(buffer)? };
         clock::observe(decoded.timestamp);
         let key = duplicate(decoded.key)?;
         let value = duplicate(decoded.value).inspect_err(|_| {
@@ -137,7 +140,8 @@ pub unsafe extern "C" fn wal_record_decode(buffer: *const u8, len: usize, record
         // SAFETY: as above.
         unsafe { record.write(whole) };
         Ok(0)
-    })
+    };
+    guard::call_knowing(body, Error::code)
 }
 
 /// Frees `key` and `value` of a decoded record and zeroes the struct. NULL and a zeroed record are fine.

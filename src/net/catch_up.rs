@@ -17,6 +17,7 @@ use crate::replication::message::{ACK_DIVERGED, ACK_ELSEWHERE, ACK_LEN, ACK_NOT_
 use crate::replication::{frame, rejoin};
 use crate::storage::Storage;
 use crate::types::{History, Lsn};
+use crate::wal::codec;
 use crate::wal::record::{self, Next};
 use crate::wal::scan::{self, End, Position};
 use crate::wal::tail::LogTail;
@@ -424,13 +425,13 @@ pub fn read_frames<S: Storage>(
 ) -> Result<()> {
     let left = usize::try_from(source.tail.len().saturating_sub(from.offset)).unwrap_or(usize::MAX);
     let mut count = read_window(source, from, read, left.min(piece + BESIDE))?;
-    if matches!(record::next_in(&read[..count]), Next::Incomplete) {
+    if matches!(codec::next_in(&read[..count]), Next::Incomplete) {
         count = read_window(source, from, read, left.min(record::RECORD_MAX))?;
     }
     out.reserve(piece + 2 * BESIDE);
     let (mut used, mut lsn) = (0, from.lsn);
     while out.len() < piece && used < count {
-        let Next::Record { len, .. } = record::next_in(&read[used..count]) else {
+        let Next::Record { len, .. } = codec::next_in(&read[used..count]) else {
             if out.is_empty() {
                 return Err(Error::Damaged { offset: from.offset, after: Lsn(lsn.0 - 1) });
             }

@@ -16,8 +16,8 @@ use crate::replication::message::Control;
 use crate::replication::progress::Verdict;
 use crate::replication::quorum::{self, Decision, Policy};
 use crate::types::{History, Lsn};
-use crate::wal::record;
 use crate::wal::scan::Position;
+use crate::wal::{codec, record};
 
 /// Followers that a leader can have.
 pub const MEMBERS_MAX: usize = 8;
@@ -527,7 +527,7 @@ fn reship(member: &mut Member<'_>, last: &LastFrame, log: &mut dyn LeaderLog) {
         begin_anew(member, rejected.lsn, log);
         return;
     }
-    let whole = record::decode(last.record()).is_ok();
+    let whole = codec::decode(last.record()).is_ok();
     let mut next = member.link.progress.next;
     if member.link.progress.follows && next.is_none() && whole {
         // Rejected before the stream had a position: it gets one now, if the log tells where it was.

@@ -14,8 +14,8 @@ use crate::replication::message::{
 use crate::types::{History, Lsn};
 use crate::wal::crc::crc32;
 use crate::wal::meta::Origin;
-use crate::wal::record;
 use crate::wal::snapshot::{Incoming, Snapshot};
+use crate::wal::{codec, record};
 use nix::errno::Errno;
 use std::os::fd::RawFd;
 
@@ -237,7 +237,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
 
     /// `Ok(None)`: passed over, go on with the next frame.
     fn record(&mut self, encoded: &[u8]) -> Result<Option<Lsn>> {
-        let decoded = record::decode(encoded).ok();
+        let decoded = codec::decode(encoded).ok();
         let field = record::stored_crc(encoded).unwrap_or(0);
         let rest = if decoded.is_some() { field } else { crc32(encoded.get(4..).unwrap_or_default()) };
         let fingerprint = Fingerprint { len: encoded.len(), field, rest };
@@ -311,7 +311,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         for chunk in ends.chunks(64) {
             let mut records = Vec::with_capacity(chunk.len());
             for end in chunk {
-                let decoded = record::decode_again(&encoded[start..*end])?;
+                let decoded = codec::decode_again(&encoded[start..*end])?;
                 clock::observe(decoded.timestamp);
                 records.push(decoded);
                 start = *end;
@@ -329,7 +329,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let applied = self.log.ready_are_applied();
         if !applied {
             let encoded = self.log.read(lsn)?;
-            self.store.apply(&record::decode(&encoded)?)?;
+            self.store.apply(&codec::decode(&encoded)?)?;
         }
         self.log.set_ready(ready - 1, applied);
         Ok(lsn)
@@ -392,7 +392,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let (word, rest) = bytes.split_first_chunk()?;
         let Ok(Header::Record(len)) = frame::header(*word) else { return None };
         let encoded = rest.get(..len)?;
-        record::decode(encoded).ok()?;
+        codec::decode(encoded).ok()?;
         self.follower.takes_more().then_some(len)
     }
 
@@ -401,7 +401,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let last = self.log.last()?;
         while let Some(lsn) = *self.log.unapplied() {
             let encoded = self.log.read(lsn)?;
-            self.store.apply(&record::decode(&encoded)?)?;
+            self.store.apply(&codec::decode(&encoded)?)?;
             *self.log.unapplied() = Some(lsn.next()).filter(|next| *next <= last);
             if self.log.unapplied().is_none() && self.acks == Acks::ByUs {
                 self.answer(last, ACK_OK, 0)?;

@@ -4,6 +4,7 @@
 //! store. [`Wal`] ties them to one open file for the Rust API; the C layer ties the same parts to a descriptor.
 
 pub mod checkpoint;
+pub mod codec;
 pub mod compact;
 pub mod crc;
 pub mod index;
@@ -86,8 +87,8 @@ pub fn encode_all(records: &[Record<'_>], into: &mut Vec<u8>) -> Result<Vec<usiz
     let mut ends = Vec::with_capacity(records.len());
     for one in records {
         let start = into.len();
-        into.resize(start + record::encoded_len_max(one), 0);
-        let len = record::encode(one, &mut into[start..])?;
+        into.resize(start + codec::encoded_len_max(one), 0);
+        let len = codec::encode(one, &mut into[start..])?;
         into.truncate(start + len);
         clock::observe(one.timestamp);
         ends.push(into.len());
@@ -364,9 +365,9 @@ pub fn read_record(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<V
     let at = scan::walk(storage, near, |at| at.lsn >= lsn)?.filter(|at| at.lsn == lsn).ok_or_else(missing)?;
     let mut bytes = vec![0; record::RECORD_MAX];
     let count = storage.read_at(&mut bytes, at.offset)?;
-    let len = record::frame_len(&bytes[..count]).filter(|len| *len <= count).ok_or_else(missing)?;
+    let len = codec::frame_len(&bytes[..count]).filter(|len| *len <= count).ok_or_else(missing)?;
     bytes.truncate(len);
-    record::decode(&bytes)?;
+    codec::decode(&bytes)?;
     Ok(bytes)
 }
 
@@ -426,7 +427,7 @@ fn read_head(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<
     let mut head = [0; 8];
     let count = storage.read_at(&mut head, at.offset)?;
     let head = &head[..count];
-    Ok(record::frame_len(head).zip(record::stored_crc(head)))
+    Ok(codec::frame_len(head).zip(record::stored_crc(head)))
 }
 
 /// Loads a checkpoint into `store`; the store is unchanged if the file is damaged.

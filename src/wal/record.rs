@@ -25,7 +25,6 @@
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
 use crate::wal::crc::crc32;
-use std::sync::OnceLock;
 
 /// The largest encoded record: a key and a value of 65,535 bytes each.
 pub const RECORD_MAX: usize = 131_091;
@@ -100,50 +99,6 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Another codec in the place of this one: that of a program which has brought its own (`capi/replaced`). Its records
-/// have bytes of their own, but begin with a CRC and a length as these do: that is how a log is read.
-#[derive(Clone, Copy, Debug)]
-pub struct Codec {
-    /// As [`encode`]; any buffer of [`RECORD_MAX`] bytes must do.
-    pub encode: fn(&Record<'_>, &mut [u8]) -> Result<usize>,
-    /// As [`decode`].
-    pub decode: for<'a> fn(&'a [u8]) -> Result<Record<'a>>,
-}
-
-static CODEC: OnceLock<Codec> = OnceLock::new();
-
-/// Puts `codec` in the place of this one, for good. The first one stays.
-pub fn replace_codec(codec: Codec) {
-    CODEC.get_or_init(|| codec);
-}
-
-/// How large a buffer [`encode`] may need for this record.
-#[inline]
-#[must_use]
-pub fn encoded_len_max(record: &Record<'_>) -> usize {
-    if CODEC.get().is_some() { RECORD_MAX } else { record.encoded_len() }
-}
-
-impl Codec {
-    #[cold]
-    fn next_in<'a>(&self, bytes: &'a [u8]) -> Next<'a> {
-        if bytes.len() < PREFIX {
-            return Next::Incomplete;
-        }
-        let Some(len) = frame_len(bytes) else { return Next::Damaged };
-        let Some(frame) = bytes.get(..len) else { return Next::Incomplete };
-        (self.decode)(frame).map_or(Next::Damaged, |record| Next::Record { record, len })
-    }
-}
-
-/// As [`frame_len`], of a record whose codec writes numbers the other way round.
-#[cold]
-fn big_endian_len(prefix: &[u8]) -> Option<usize> {
-    let [_, _, _, _, length @ ..] = prefix.first_chunk::<PREFIX>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    length.checked_add(PREFIX).filter(|len| (RECORD_MIN..=RECORD_MAX).contains(len))
-}
-
 /// Writes `record` to the front of `out`, always with its time stamp, and returns how many bytes that took.
 ///
 /// # Errors
@@ -152,10 +107,7 @@ fn big_endian_len(prefix: &[u8]) -> Option<usize> {
 /// 65,535 bytes, [`Error::BufferTooSmall`] with the bytes needed. `out` is unchanged then.
 #[inline]
 pub fn encode(record: &Record<'_>, out: &mut [u8]) -> Result<usize> {
-    match CODEC.get() {
-        None => encode_with(record, out, crc32),
-        Some(codec) => (codec.encode)(record, out),
-    }
+    encode_with(record, out, crc32)
 }
 
 /// As [`encode`], with another checksum.
@@ -220,10 +172,7 @@ fn write_fields(
 /// record, which is how something that was never a record looks.
 #[inline]
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>> {
-    match CODEC.get() {
-        None => decode_with(bytes, crc32),
-        Some(codec) => (codec.decode)(bytes),
-    }
+    decode_with(bytes, crc32)
 }
 
 /// As [`decode`], with another checksum.
@@ -241,9 +190,6 @@ pub fn decode_with(bytes: &[u8], crc: impl Fn(&[u8]) -> u32) -> Result<Record<'_
 /// As [`decode`], for bytes that were decoded before and have not left memory since: the CRC is not computed again.
 #[inline]
 pub fn decode_again(bytes: &[u8]) -> Result<Record<'_>> {
-    if let Some(codec) = CODEC.get() {
-        return (codec.decode)(bytes);
-    }
     read_fields(bytes).ok_or(Error::Malformed("the fields make no record"))
 }
 
@@ -288,11 +234,7 @@ fn declared_len(prefix: &[u8]) -> Option<usize> {
 #[inline]
 #[must_use]
 pub fn frame_len(prefix: &[u8]) -> Option<usize> {
-    match declared_len(prefix) {
-        Some(len) if (RECORD_MIN..=RECORD_MAX).contains(&len) => Some(len),
-        _ if CODEC.get().is_some() => big_endian_len(prefix),
-        _ => None,
-    }
+    declared_len(prefix).filter(|len| (RECORD_MIN..=RECORD_MAX).contains(len))
 }
 
 /// The CRC that a record's first 4 bytes state, unchecked; `None` when there are fewer.
@@ -328,9 +270,6 @@ pub enum Next<'a> {
 #[inline]
 #[must_use]
 pub fn next_in(bytes: &[u8]) -> Next<'_> {
-    if let Some(codec) = CODEC.get() {
-        return codec.next_in(bytes);
-    }
     let Some(declared) = declared_len(bytes) else {
         return Next::Incomplete;
     };

@@ -4,6 +4,7 @@
 //! [`judge_end`] then tells a torn tail (a write that a crash cut off) from damage in the middle.
 #![forbid(unsafe_code)]
 
+use super::codec;
 use super::record::{self, Next, Record};
 use crate::error::Result;
 use crate::storage::Storage;
@@ -99,7 +100,7 @@ fn visit_chunk(
         let mut whole = true;
         let mut more = true;
         while count < BATCH {
-            match record::next_in(&chunk[used..]) {
+            match codec::next_in(&chunk[used..]) {
                 Next::Record { record, len } => {
                     records[count] = record;
                     offsets[count] = next.offset + (used - start) as u64;
@@ -159,7 +160,7 @@ pub fn walk_heads(
             }
             continue;
         }
-        let Some(len) = record::frame_len(&buffer[inside..filled]) else { return Ok(None) };
+        let Some(len) = codec::frame_len(&buffer[inside..filled]) else { return Ok(None) };
         pass(buffer[inside..].first_chunk().copied().unwrap_or_default());
         at = Position { offset: at.offset + len as u64, lsn: at.lsn.next() };
     }
@@ -170,7 +171,7 @@ pub fn walk_heads(
 pub fn is_record_at(storage: &impl Storage, offset: u64) -> Result<bool> {
     let mut bytes = vec![0; record::RECORD_MAX];
     let count = storage.read_at(&mut bytes, offset)?;
-    Ok(matches!(record::next_in(&bytes[..count]), Next::Record { .. }))
+    Ok(matches!(codec::next_in(&bytes[..count]), Next::Record { .. }))
 }
 
 /// What stands after the last whole record.
@@ -199,7 +200,7 @@ pub fn judge_end(storage: &impl Storage, end: &End) -> Result<Tail> {
     let window = &window[..count];
     for start in 0..window.len() {
         let candidate = &window[start..];
-        if record::frame_len(candidate) == Some(candidate.len()) && record::decode(candidate).is_ok() {
+        if codec::frame_len(candidate) == Some(candidate.len()) && codec::decode(candidate).is_ok() {
             return Ok(Tail::Damaged);
         }
     }

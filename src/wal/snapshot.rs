@@ -9,7 +9,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::compact;
 use super::meta::Origin;
 use super::tail::{self, LogTail};
-use super::{CHECKPOINT_SUFFIX, record};
+use super::{CHECKPOINT_SUFFIX, codec};
 use crate::error::{Error, Result};
 use crate::kv::{Entry, StateMachine};
 use crate::storage::Storage;
@@ -138,7 +138,7 @@ impl Incoming {
         encoded: &[u8],
         store: &mut impl StateMachine,
     ) -> Result<File> {
-        record::decode(encoded)?;
+        codec::decode(encoded)?;
         let head = encoded.first_chunk::<8>().copied().unwrap_or_default();
         if origin.base.next() != self.snapshot.lsn || origin.history.then(head) != self.snapshot.history {
             return Err(Error::Protocol("a snapshot's last record is not its own"));

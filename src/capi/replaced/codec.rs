@@ -6,13 +6,14 @@ use crate::capi::errno;
 use crate::capi::wal_record::{NOTHING, wal_record};
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
+use crate::wal::codec::{self, Codec};
 use crate::wal::crc;
-use crate::wal::record::{self, Codec, Op, Record};
+use crate::wal::record::{self, Op, Record};
 use std::ops::Range;
 
 /// From now on every record is encoded and decoded by the program's functions.
 pub(super) fn install() {
-    record::replace_codec(Codec { encode, decode });
+    codec::replace(Codec { encode, decode });
 }
 
 /// The program's CRC-32 under whichever name it has, or this library's.

@@ -9,7 +9,8 @@ use crate::capi::wal_writer::wal_writer;
 use crate::error::{Error, Result};
 use crate::net::receive::FollowerLog;
 use crate::types::{History, Lsn};
-use crate::wal::record::{self, Record};
+use crate::wal::codec;
+use crate::wal::record::Record;
 use libc::{c_char, c_int};
 
 /// A log that is read as every other, and appended to by the program.
@@ -58,7 +59,7 @@ impl FollowerLog for ThroughProgram<'_, '_> {
     fn append(&mut self, _ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
         let mut start = 0;
         for end in ends {
-            let record = record::decode(&encoded[start..*end])?;
+            let record = codec::decode(&encoded[start..*end])?;
             // SAFETY: a live writer.
             unsafe { append_all(self.writer, &[record]) }?;
             start = *end;

@@ -91,6 +91,12 @@ pub(super) fn has(file: File) -> bool {
     know() & file as u32 != 0
 }
 
+/// Whether records are encoded and decoded with something of the program's.
+#[inline]
+pub(super) fn has_codec() -> bool {
+    know() & (File::WalRecord as u32 | File::Crc32 as u32) != 0
+}
+
 /// Whether the peers that a program's own functions make can't be told what logship tells its own: their receive would
 /// not know the messages, or their log not bear them out.
 pub(super) fn speaks_plainly() -> bool {
