@@ -5,7 +5,7 @@
 //! functions; who needs our codec and no other calls [`record`]'s.
 #![forbid(unsafe_code)]
 
-use super::record::{self, Next, RECORD_MAX, RECORD_MIN, Record};
+use super::record::{self, Next, PREFIX, RECORD_MAX, RECORD_MIN, Record};
 use crate::error::Result;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,9 +91,6 @@ pub fn frame_len(prefix: &[u8]) -> Option<usize> {
         len => len,
     }
 }
-
-/// Bytes of the CRC and of the length, which the length does not count.
-const PREFIX: usize = 8;
 
 #[cold]
 fn big_endian_len(prefix: &[u8]) -> Option<usize> {

@@ -32,7 +32,7 @@ pub const RECORD_MAX: usize = 131_091;
 pub const RECORD_MIN: usize = 14;
 
 /// Bytes of the CRC and of the length, which `length` does not count.
-const PREFIX: usize = 8;
+pub(super) const PREFIX: usize = 8;
 /// Bytes of a record beside its key and value, with the time stamp.
 const OVERHEAD: usize = 21;
 

@@ -150,9 +150,21 @@ pub(crate) struct Limits {
     pub(crate) output: u64,
 }
 
+impl Order {
+    /// The arguments that say the same.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = self.limits.options().into_iter().map(OsString::from).collect();
+        arguments.extend(self.user.map(|user| format!("--user={user}").into()));
+        arguments.extend(self.apart.then(|| "--apart".into()));
+        arguments.extend(["--inside".into(), self.inside.clone().into_os_string(), "--".into()]);
+        arguments.extend_from_slice(&self.command);
+        arguments
+    }
+}
+
 impl Limits {
     /// The options that say the same.
-    pub(crate) fn options(&self) -> Vec<String> {
+    fn options(&self) -> Vec<String> {
         [
             ("wall-ms", self.wall_ms),
             ("cpu-seconds", self.cpu_seconds),

@@ -271,14 +271,7 @@ impl Room<'_> {
             return Ok(Outcome { end: End::Cancelled, output: String::new() });
         }
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("logship").arg("__watch").args(order.limits.options());
-        if let Some(user) = order.user {
-            command.arg(format!("--user={user}"));
-        }
-        if order.apart {
-            command.arg("--apart");
-        }
-        command.arg("--inside").arg(&order.inside).arg("--").args(&order.command);
+        command.arg0("logship").arg("__watch").args(order.arguments());
         // What the program sees of the scratch directory is its own run, under another path if /tmp is its own.
         let temporary = if order.apart && order.user.is_some() { "/tmp".into() } else { self.path("work") };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));

@@ -136,14 +136,7 @@ fn start(order: &Order) -> Result<(PipeReader, u32), String> {
     let wrong = |error: std::io::Error| error.to_string();
     let (reader, writer) = std::io::pipe().map_err(wrong)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("logship").arg("__limited").args(order.limits.options());
-    if let Some(user) = order.user {
-        command.arg(format!("--user={user}"));
-    }
-    if order.apart {
-        command.arg("--apart");
-    }
-    command.arg("--inside").arg(&order.inside).arg("--").args(&order.command);
+    command.arg0("logship").arg("__limited").args(order.arguments());
     command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(wrong)?).stderr(writer);
     let child = command.spawn().map_err(wrong)?;
     // The command holds the pipe's other end until here. The child is waited for by its number, with all others.
