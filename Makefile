@@ -46,7 +46,7 @@ rust-test: tools
 	@$(call need,patch,patch)
 	@$(call need,valgrind,valgrind)
 	@$(call need,objcopy,binutils)
-	$(CARGO) test --release
+	$(CARGO) test --profile gate
 
 c-test: c-test-static c-test-shared
 	c_tests/check_header_forms.sh
@@ -63,11 +63,11 @@ c-test-shared: package-libs
 
 # Are the committed headers what src/capi says?
 check-headers: tools
-	$(CARGO) test --release --quiet --test headers
+	$(CARGO) test --profile gate --quiet --test headers
 
 # Writes them anew.
 headers: tools
-	LOGSHIP_WRITE_HEADERS=1 $(CARGO) test --release --quiet --test headers the_committed_headers_are_fresh
+	LOGSHIP_WRITE_HEADERS=1 $(CARGO) test --profile gate --quiet --test headers the_committed_headers_are_fresh
 
 fmt-check: tools
 	$(CARGO) fmt --check

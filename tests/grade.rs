@@ -478,6 +478,22 @@ fn an_interrupted_grader_leaves_nothing_behind() {
     }
 }
 
+/// A grader that is killed between starting a watcher and the watcher's asking to be told of that.
+#[test]
+fn a_watcher_whose_grader_is_gone_already_starts_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let watch = |parent: u32, file: &str| {
+        let mut watcher = Command::new(env!("CARGO_BIN_EXE_logship"));
+        watcher.args(["__watch", "--wall-ms=60000", "--cpu-seconds=9", "--memory=999999999", "--addresses=0"]);
+        watcher.args(["--processes=9", "--file=999999", "--output=999", "--inside=."]);
+        watcher.arg(format!("--parent={parent}")).args(["--", "touch", file]).current_dir(scratch.path());
+        let status = watcher.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        (status.success(), scratch.path().join(file).exists())
+    };
+    assert_eq!(watch(std::process::id(), "here"), (true, true));
+    assert_eq!(watch(1, "gone"), (false, false));
+}
+
 /// Somebody else's user, a copy of the command and of the library where that user may read them.
 #[test]
 fn without_root_the_limits_hold_too() {

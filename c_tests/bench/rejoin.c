@@ -299,6 +299,7 @@ void bench_rejoin(void)
     everything(count);
     warm_apart(count);
     snapshot(count);
+    warm_apart(count);
     beside_commits(count);
     long_log(count * LONG);
 }

@@ -175,7 +175,7 @@ pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, Histor
         member.link.progress.next = Some(at.lsn);
         member.send(&messages, Deadline::send())?;
     }
-    member.link.catch_up = Some(CatchUp::from(at));
+    member.link.catch_up = Some(CatchUp::from(at, 0, sys::round_trip_us(member.fd)));
     Ok(())
 }
 

@@ -41,6 +41,22 @@ pub trait LeaderLog {
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn>;
 }
 
+/// How fast catch-ups go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As fast as the followers take it: nobody waits for anything else.
+    Unhindered,
+    /// So that the commits which are made meanwhile hardly notice.
+    BesideCommits,
+}
+
+impl Pace {
+    fn lets_go_on(self, member: &Member<'_>) -> bool {
+        let acked = member.link.progress.acked;
+        member.link.catch_up.is_some_and(|state| self == Pace::Unhindered || state.may_go_on(acked))
+    }
+}
+
 /// A leader's followers, for the time of one call.
 pub struct Group<'a> {
     /// The configured ones, in order.
@@ -82,17 +98,17 @@ impl Group<'_> {
                 shipped += 1;
             }
         }
-        self.feed_followers_behind();
+        self.feed_followers_behind(Pace::BesideCommits);
         Ok(shipped)
     }
 
     /// Sends a piece more to those that are behind and take something now; gives those up that have taken nothing for
     /// too long.
-    fn feed_followers_behind(&mut self) {
+    fn feed_followers_behind(&mut self, pace: Pace) {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
         let mut any = false;
         for (member, slot) in self.members.iter().zip(&mut fds) {
-            if member.link.catch_up.is_some() && member.fd >= 0 {
+            if member.fd >= 0 && pace.lets_go_on(member) {
                 *slot = PollFd::new(member.fd, POLLOUT);
                 any = true;
             }
@@ -101,7 +117,8 @@ impl Group<'_> {
             return;
         }
         for (member, slot) in self.members.iter_mut().zip(fds) {
-            if !slot.has(!0)
+            if slot.is_some()
+                && !slot.has(!0)
                 && let Err(error) = catch_up::check_deadline(member)
             {
                 member.go_offline(format_args!("it took nothing until the deadline: {error}"));
@@ -127,13 +144,13 @@ impl Group<'_> {
     /// Goes on with all catch-ups until they have ended or the deadline has passed; returns how many go on.
     pub fn catch_up_until(&mut self, deadline: Deadline) -> Result<usize> {
         loop {
-            self.feed_followers_behind();
+            self.feed_followers_behind(Pace::Unhindered);
             self.take_acks();
             let left = self.members.iter().filter(|member| member.link.catch_up.is_some()).count();
             if left == 0 || deadline.has_passed() {
                 return Ok(left);
             }
-            self.receive_acks(|_| false, deadline)?;
+            self.receive_acks(|_| false, deadline, Pace::Unhindered)?;
         }
     }
 
@@ -193,7 +210,7 @@ impl Group<'_> {
                 Decision::Pending => {
                     // Even a deadline of zero looks once at what has arrived.
                     last_look = deadline.has_passed();
-                    self.receive_acks(waiting, deadline)?;
+                    self.receive_acks(waiting, deadline, Pace::BesideCommits)?;
                 }
             }
         }
@@ -201,13 +218,13 @@ impl Group<'_> {
 
     /// Waits for bytes from those followers for which `from` holds, and from those that catch up, and reads them; sends
     /// the latter more when they take more.
-    fn receive_acks(&mut self, from: impl Fn(&Member<'_>) -> bool, deadline: Deadline) -> Result<()> {
+    fn receive_acks(&mut self, from: impl Fn(&Member<'_>) -> bool, deadline: Deadline, pace: Pace) -> Result<()> {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
         for (member, slot) in self.members.iter().zip(&mut fds) {
             let catches_up = member.link.catch_up.is_some();
             if catches_up || from(member) {
                 let room = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
-                let more = if catches_up { POLLOUT } else { 0 };
+                let more = if pace.lets_go_on(member) { POLLOUT } else { 0 };
                 *slot = PollFd::new(member.fd, room | more | POLLRDHUP);
             }
         }
@@ -318,7 +335,7 @@ impl Group<'_> {
             }
             // One look more after the deadline: somebody's full buffer may have taken all the time.
             last_look = deadline.has_passed();
-            self.receive_acks(silent, deadline)?;
+            self.receive_acks(silent, deadline, Pace::BesideCommits)?;
         }
         for member in &mut self.members {
             // The answer stands behind the records that are on their way. Who acknowledges those lives.
@@ -456,7 +473,7 @@ fn take_answer(member: &mut Member<'_>, before: Option<std::time::Instant>) -> b
 fn fall_behind(member: &mut Member<'_>, sent: usize, lsn: Option<Lsn>, log: &mut dyn LeaderLog) -> bool {
     let Some(lsn) = lsn.filter(|lsn| member.link.progress.next == Some(*lsn)) else { return false };
     let Ok(at) = log.locate(lsn) else { return false };
-    member.link.catch_up = Some(CatchUp { sent, ..CatchUp::from(at) });
+    member.link.catch_up = Some(CatchUp::from(at, sent, sys::round_trip_us(member.fd)));
     true
 }
 

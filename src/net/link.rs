@@ -80,6 +80,15 @@ impl Link {
     }
 }
 
+/// Bytes sent beside commits and not yet acknowledged, about: what the follower stores at once. Commits beside it take
+/// 2.0 times as long as alone by their 99th percentile, with 512 KiB 2.6 times, without a window 5.5 times; and the
+/// catch-up takes 2.0, 1.5 and 1 times as long.
+const WINDOW: u64 = 256 * 1024;
+/// And for each microsecond that a byte and its ack are on their way: 400 Mbit/s.
+const WINDOW_PER_US: u64 = 50;
+/// How long a step waits for acks, though the window is full.
+const REST_MS: i32 = 20;
+
 /// How far a catch-up has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CatchUp {
@@ -93,15 +102,21 @@ pub struct CatchUp {
     pub bytes: u64,
     /// Until then the socket must have taken something.
     pub until: Deadline,
+    /// How many bytes may be unacknowledged beside commits.
+    pub window: u64,
+    /// From then on a step beside commits may send more, whatever is unacknowledged.
+    pub rest: Deadline,
     /// A snapshot went first.
     pub has_snapshot: bool,
 }
 
 impl CatchUp {
-    /// One that begins with the record at `at`.
+    /// One that begins with the record at `at`, of whose frame `sent` bytes are out already.
     #[must_use]
-    pub fn from(at: Position) -> CatchUp {
-        CatchUp { at, sent: 0, first: at.lsn, bytes: 0, until: Deadline::send(), has_snapshot: false }
+    pub fn from(at: Position, sent: usize, round_trip_us: u32) -> CatchUp {
+        let (until, rest) = (Deadline::send(), Deadline::after_ms(REST_MS));
+        let window = WINDOW + WINDOW_PER_US * u64::from(round_trip_us);
+        CatchUp { at, sent, first: at.lsn, bytes: 0, until, window, rest, has_snapshot: false }
     }
 
     /// Records sent so far, whole.
@@ -110,11 +125,24 @@ impl CatchUp {
         self.at.lsn.since(self.first)
     }
 
+    /// Whether a step beside commits may send more to a follower that has acknowledged everything up to `acked`: not
+    /// while a window's worth is on its way or being stored there. So it stores no more than that at once, and keeps a
+    /// disk and a processor, which the commits' followers may share, no longer. One that does not acknowledge what it
+    /// stores (it need not, before it has caught up) gets a step now and then.
+    #[must_use]
+    pub fn may_go_on(&self, acked: Lsn) -> bool {
+        let records = self.records();
+        let unacked = self.at.lsn.since(acked.next().max(self.first)).min(records);
+        // About as many bytes: where each acknowledged record ended is not kept.
+        let bytes = self.bytes / records.max(1) * unacked;
+        bytes < self.window || self.rest.has_passed()
+    }
+
     /// Notes that so many more bytes of `frames`, which begin with the frame of the record that is sent next, went out.
     pub fn advance(&mut self, frames: &[u8], count: usize) {
         self.bytes += count as u64;
         if count > 0 {
-            self.until = Deadline::send();
+            (self.until, self.rest) = (Deadline::send(), Deadline::after_ms(REST_MS));
         }
         let gone = self.sent + count;
         let mut start = 0;
@@ -238,5 +266,46 @@ impl LastFrame {
     #[must_use]
     pub fn record(&self) -> &[u8] {
         self.frame().get(frame::HEADER_LEN..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// A catch-up that has sent `count` records of 996 bytes, from LSN 11 on.
+    fn after(count: u64, round_trip_us: u32) -> CatchUp {
+        let frame = [&frame::record_header(996).unwrap()[..], &[0; 996]].concat();
+        let mut state = CatchUp::from(Position { offset: 0, lsn: Lsn(11) }, 0, round_trip_us);
+        for _ in 0..count {
+            state.advance(&frame, frame.len());
+        }
+        assert_eq!((state.at.lsn, state.records(), state.bytes), (Lsn(11 + count), count, count * 1000));
+        state.rest = Deadline::NEVER;
+        state
+    }
+
+    #[test]
+    fn beside_commits_a_window_of_bytes_is_unacknowledged() {
+        let full = WINDOW / 1000 + 1;
+        assert!(after(0, 0).may_go_on(Lsn::ZERO));
+        assert!(after(full - 1, 0).may_go_on(Lsn(10)));
+        assert!(!after(full, 0).may_go_on(Lsn(10)));
+        // Whoever has not said where it begins has acknowledged nothing of this.
+        assert!(!after(full, 0).may_go_on(Lsn::ZERO));
+        assert!(after(full, 0).may_go_on(Lsn(11)));
+        assert!(!after(10 * full, 0).may_go_on(Lsn(10 + 9 * full)));
+        assert!(after(10 * full, 0).may_go_on(Lsn(11 + 9 * full)));
+        assert!(after(10 * full, 0).may_go_on(Lsn(10 + 10 * full)));
+    }
+
+    #[test]
+    fn a_long_way_has_a_wide_window_and_silence_does_not_stop_a_catch_up() {
+        let full = WINDOW / 1000 + 1;
+        assert!(after(full, 100_000).may_go_on(Lsn(10)));
+        assert!(!after(full + 100 * WINDOW_PER_US, 100_000).may_go_on(Lsn(10)));
+        let rested = CatchUp { rest: Deadline::after_ms(0), ..after(full, 0) };
+        assert!(rested.may_go_on(Lsn(10)));
     }
 }

@@ -18,6 +18,11 @@ impl PollFd {
         PollFd(libc::pollfd { fd, events, revents: 0 })
     }
 
+    /// Whether a descriptor was asked about.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.fd >= 0
+    }
+
     pub(crate) fn has(&self, events: i16) -> bool {
         self.0.revents & events != 0
     }
@@ -54,6 +59,17 @@ pub(crate) fn readable_bytes(fd: RawFd) -> usize {
     // SAFETY: FIONREAD writes one int, and there is room for it.
     let result = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut count) };
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// The round-trip time that TCP has measured, in microseconds; 0 for a socket that is none.
+pub(crate) fn round_trip_us(fd: RawFd) -> u32 {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let Ok(mut len) = libc::socklen_t::try_from(size_of::<libc::tcp_info>()) else { return 0 };
+    // SAFETY: TCP_INFO writes `len` bytes at most, and there is room for them.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len) };
+    // SAFETY: it is made of integers, all zeroed at first.
+    if result == 0 { unsafe { info.assume_init() }.tcpi_rtt } else { 0 }
 }
 
 /// Copies up to `len` bytes that are on a socket, and stay there, to the end of a vector, without zeroing it first.

@@ -112,6 +112,9 @@ pub(crate) struct Follow {
 pub(crate) struct Order {
     #[command(flatten)]
     pub(crate) limits: Limits,
+    /// The process that starts this one, and with which it ends
+    #[arg(long)]
+    pub(crate) parent: i32,
     /// Run as this user, who is nobody else
     #[arg(long)]
     pub(crate) user: Option<u32>,
@@ -151,9 +154,10 @@ pub(crate) struct Limits {
 }
 
 impl Order {
-    /// The arguments that say the same.
+    /// The arguments that say the same to a process that this one starts.
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = self.limits.options().into_iter().map(OsString::from).collect();
+        arguments.push(format!("--parent={}", std::process::id()).into());
         arguments.extend(self.user.map(|user| format!("--user={user}").into()));
         arguments.extend(self.apart.then(|| "--apart".into()));
         arguments.extend(["--inside".into(), self.inside.clone().into_os_string(), "--".into()]);

@@ -14,6 +14,7 @@ use std::fs::Permissions;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -39,20 +40,21 @@ pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
     reachable(scratch.path())?;
     let kit = Kit::prepare(options, scratch.path(), &sandbox)?;
     known(&kit, submissions.iter().map(|(_, wanted)| wanted))?;
-    let bar = progress_bar();
+    let progress = Progress::new(submissions.len());
     let one_harness_at_a_time = Mutex::new(());
     let reports = in_parallel(&submissions, usize::from(options.jobs), |(directory, wanted)| {
         let begin = Instant::now();
-        let progress = |more: Option<usize>| match more {
-            Some(count) => bar.inc_length(u64::try_from(count).unwrap_or(0)),
-            None => bar.inc(1),
+        let told = |more: Option<usize>| match more {
+            Some(count) => progress.checks_to_come(count),
+            None => progress.check_done(),
         };
-        let done = one(directory, scratch.path(), &sandbox, &kit, wanted, &one_harness_at_a_time, &progress);
+        let done = one(directory, scratch.path(), &sandbox, &kit, wanted, &one_harness_at_a_time, &told);
+        progress.submission_done();
         let mut report = done.unwrap_or_else(|error| failed(directory, error));
         report.seconds = seconds_since(begin);
         report
     });
-    bar.finish_and_clear();
+    progress.bar.finish_and_clear();
     if sandbox.is_cancelled() {
         return Err("interrupted".to_owned());
     }
@@ -178,16 +180,51 @@ fn failed(directory: &Path, error: String) -> Report {
     }
 }
 
-/// On a terminal only.
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// A bar, on a terminal only: of one submission's checks, or of many submissions. How many checks all of those have is
+/// known late, and a bar must not go back.
+struct Progress {
+    bar: ProgressBar,
+    many: bool,
+    checks: AtomicU64,
+}
+
+impl Progress {
+    fn new(submissions: usize) -> Self {
+        let many = submissions > 1;
+        let (len, of) = if many { (submissions, "submissions, {msg} checks") } else { (0, "checks") };
+        let checks = AtomicU64::new(0);
+        if !std::io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), many, checks };
+        }
+        let len = u64::try_from(len).unwrap_or(0);
+        let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr()).with_message("0");
+        if let Ok(style) = ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {of}, {{elapsed}}")) {
+            bar.set_style(style);
+        }
+        bar.tick();
+        Self { bar, many, checks }
     }
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} checks, {elapsed}") {
-        bar.set_style(style);
+
+    fn checks_to_come(&self, count: usize) {
+        if !self.many {
+            self.bar.inc_length(u64::try_from(count).unwrap_or(0));
+        }
     }
-    bar
+
+    fn check_done(&self) {
+        let count = self.checks.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.many {
+            self.bar.set_message(count.to_string());
+        } else {
+            self.bar.inc(1);
+        }
+    }
+
+    fn submission_done(&self) {
+        if self.many {
+            self.bar.inc(1);
+        }
+    }
 }
 
 /// Ctrl-C ends what runs and lets nothing begin; then the ordinary way out removes the scratch directory.

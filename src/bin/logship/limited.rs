@@ -62,7 +62,7 @@ fn prepare(order: &Order) -> Result<(), String> {
     }
     prctl::set_no_new_privs().map_err(|errno| format!("no_new_privs: {errno}"))?;
     // After the change of user, which would clear it.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("pdeathsig: {errno}"))?;
+    processes::end_with(order.parent, Signal::SIGKILL)?;
     // The watcher's mask is not for the program.
     SigSet::empty().thread_set_mask().map_err(|errno| format!("signal mask: {errno}"))
 }

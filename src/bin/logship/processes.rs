@@ -5,11 +5,19 @@
 //! children.)
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
+
+/// Has the kernel send `signal` to this process when its parent ends. The parent must be `parent`: one that has ended
+/// before this call would never be noticed.
+pub(crate) fn end_with(parent: i32, signal: Signal) -> Result<(), String> {
+    prctl::set_pdeathsig(signal).map_err(|errno| format!("pdeathsig: {errno}"))?;
+    if getppid().as_raw() == parent { Ok(()) } else { Err(format!("process {parent}, which began this, is gone")) }
+}
 
 /// A line of /proc.
 #[derive(Clone, Copy, Debug)]

@@ -261,7 +261,8 @@ impl Room<'_> {
         limits: Limits,
         apart: bool,
     ) -> Outcome {
-        let order = Order { limits, user: self.user(), apart, inside: inside.into(), command: command.to_vec() };
+        let (parent, user) = (nix::unistd::getpid().as_raw(), self.user());
+        let order = Order { limits, parent, user, apart, inside: inside.into(), command: command.to_vec() };
         self.watched(&order, environment).unwrap_or_else(|why| Outcome { end: End::Lost(why), output: String::new() })
     }
 

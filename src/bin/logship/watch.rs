@@ -71,13 +71,13 @@ impl Printed {
 
 pub(crate) fn run(order: &Order) -> Result<(), String> {
     let wrong = |errno: nix::Error| errno.to_string();
-    // If the grader goes, SIGTERM comes, and this process ends the program and then itself.
-    prctl::set_pdeathsig(Signal::SIGTERM).map_err(wrong)?;
     prctl::set_child_subreaper(true).map_err(wrong)?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.add(Signal::SIGTERM);
     signals.thread_set_mask().map_err(wrong)?;
+    // If the grader goes, SIGTERM comes, and this process ends the program and then itself.
+    processes::end_with(order.parent, Signal::SIGTERM)?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(wrong)?;
 
     let (pipe, child) = start(order)?;
