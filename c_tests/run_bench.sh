@@ -145,7 +145,8 @@ rejoin.snapshot_acked|snapshot of all keys and 1,000 records more|-|||600|the ch
 rejoin.snapshot_follower_memory|(the follower's memory above its store, at most)|-|||16|
 rejoin.open_long_indexed|open a log ten times as long, indexed|-|||10|none
 rejoin.open_long_read|the same without its index|+||2.5||none
-rejoin.last_1000_of_long_sent|its last 1,000: sent|-|||0.1|none on the leader
+rejoin.last_1000_of_long_sent|its last 1,000: last byte sent|-|||0.1|none on the leader
+rejoin.last_1000_of_long_returned|its last 1,000: repl_catch_up has returned|-||||none on the leader
 rejoin.last_1000_of_long_acked|its last 1,000, stored: last ack|-|||3|1 for what arrived together
 rejoin.last_1000_of_long_from_start|the follower's process start, open, rejoin and these|-|||100|1 for what arrived together
 rejoin.commit_p99|commit, p99, two of three followers|-||||1 a record on all nodes

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Log, Write, quiet};
-use logship::net::catch_up::{self, Source};
+use logship::net::catch_up::{self, Piece, Source};
 use logship::net::group::{Group, LeaderLog};
 use logship::net::io::Deadline;
 use logship::net::link::{LastFrame, Link};
@@ -35,7 +35,7 @@ impl LeaderLog for Leader {
     fn locate(&mut self, _: Lsn) -> Result<Position> {
         Err(Error::Invalid("nothing is sent again here"))
     }
-    fn frames(&mut self, _: Lsn, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<()> {
+    fn frames(&mut self, _: Lsn, _: &mut Vec<u8>) -> Result<Piece> {
         Err(Error::Invalid("nothing is sent again here"))
     }
     fn past(&mut self, _: Lsn) -> Option<(u32, History)> {

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::logs::{LOGS, LogKey, copy_of};
-use super::side;
+use super::side::{self, Mapped};
 use crate::error::{Error, Result};
-use crate::net::catch_up::{self, Source};
+use crate::net::catch_up::{self, Piece, Source};
 use crate::net::group::LeaderLog;
 use crate::storage::file::{self, FileId, FileStorage};
 use crate::types::{History, Lsn};
@@ -94,7 +94,9 @@ pub(super) struct LeaderLogByPath {
 /// A leader's log, opened for reading, with a copy of what is known of it: another thread may append meanwhile.
 pub(super) struct ReadableLog {
     storage: FileStorage<File>,
-    tail: Box<LogTail>,
+    tail: Mapped<LogTail>,
+    /// Records before this one would be looked for from the beginning of the log.
+    from: Lsn,
     end: End,
     pub(super) path: PathBuf,
 }
@@ -122,17 +124,17 @@ impl LeaderLogByPath {
         }
     }
 
-    /// The log, opened once a call.
-    fn opened(&mut self) -> Result<&ReadableLog> {
-        if self.opened.is_none() {
-            self.opened = Some(self.open()?);
+    /// The log, opened once a call as far as it goes: for an earlier record than before it is opened anew.
+    fn opened(&mut self, from: Lsn) -> Result<&ReadableLog> {
+        if self.opened.as_ref().is_none_or(|log| from < log.from) {
+            self.opened = Some(self.open(from)?);
         }
         self.opened.as_ref().ok_or(Error::Internal("a log that is not open"))
     }
 
     /// Records and bytes after `acked`.
     pub(super) fn lag(&self, acked: Lsn) -> Result<(u64, u64)> {
-        let log = self.open()?;
+        let log = self.open(acked)?;
         let records = log.last().since(acked);
         if records == 0 {
             return Ok((0, 0));
@@ -141,8 +143,8 @@ impl LeaderLogByPath {
         Ok((records, log.tail.len().saturating_sub(from.map_or(0, |at| at.offset))))
     }
 
-    /// Opens the log for reading and brings what is known of it up to date.
-    pub(super) fn open(&self) -> Result<ReadableLog> {
+    /// Opens the log for reading and brings what is known of it up to date. Records from `from` on can be found.
+    pub(super) fn open(&self, from: Lsn) -> Result<ReadableLog> {
         let path = self.path()?;
         let storage = file::open_read(&path)?;
         let id = storage.id()?;
@@ -153,8 +155,8 @@ impl LeaderLogByPath {
         };
         let mut entry = LOGS.find_or_add(by_id, fill, |key| key.fd.is_none())?;
         let end = entry.value().tail.refresh(&storage)?;
-        let tail = copy_of(&entry.value().tail);
-        Ok(ReadableLog { storage, tail, end, path })
+        let tail = copy_of(&entry.value().tail, from);
+        Ok(ReadableLog { storage, tail, from, end, path })
     }
 
     /// Asks what is known of the log, without opening it; `None` if that is not up to date.
@@ -169,7 +171,7 @@ impl LeaderLogByPath {
     fn find_last(&self) -> Result<Lsn> {
         match self.if_up_to_date(|tail| tail.last())? {
             Some(last) => Ok(last),
-            None => Ok(self.open()?.last()),
+            None => Ok(self.open(Lsn(u64::MAX))?.last()),
         }
     }
 
@@ -196,13 +198,13 @@ impl ReadableLog {
 
 impl LeaderLog for LeaderLogByPath {
     fn locate(&mut self, lsn: Lsn) -> Result<Position> {
-        let log = self.opened()?;
+        let log = self.opened(lsn)?;
         catch_up::locate(&log.source(None), lsn)
     }
 
-    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
-        let source = self.opened()?.source(None);
-        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, read, out)
+    fn frames(&mut self, lsn: Lsn, into: &mut Vec<u8>) -> Result<Piece> {
+        let source = self.opened(lsn)?.source(None);
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, into)
     }
 
     fn last(&mut self) -> Option<Lsn> {
@@ -218,12 +220,12 @@ impl LeaderLog for LeaderLogByPath {
         if !self.is_ours() {
             return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT)));
         }
-        let log = self.open()?;
+        let log = self.open(lsn)?;
         wal::read_record(&log.storage, log.tail.near(lsn), lsn)
     }
 
     fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {
-        let log = self.is_ours().then(|| self.open().ok()).flatten()?;
+        let log = self.is_ours().then(|| self.open(lsn).ok()).flatten()?;
         wal::read_past(&log.storage, &log.tail, lsn).ok().flatten()
     }
 
@@ -235,7 +237,7 @@ impl LeaderLog for LeaderLogByPath {
         if let Ok(Some(Some(lsn))) = self.if_up_to_date(newest) {
             return Some(lsn);
         }
-        let log = self.open().ok()?;
+        let log = self.open(Lsn::ZERO).ok()?;
         wal::find_recent(&log.storage, &log.tail, len, crc, expected).ok().flatten()
     }
 }

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "state that begins as zeroed memory")]
 
 use super::ptr::FixedPath;
-use super::side::{self, Entry, FromZero, Table};
+use super::side::{self, Entry, FromZero, Mapped, Table};
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::net::receive::FollowerLog;
@@ -53,6 +53,13 @@ impl LogKey {
     }
 }
 
+// SAFETY: integers and arrays of them.
+unsafe impl FromZero for LogTail {
+    fn begin(&mut self) {
+        self.reset();
+    }
+}
+
 /// What is kept.
 pub(super) struct LogState {
     pub(super) tail: LogTail,
@@ -64,7 +71,7 @@ pub(super) struct LogState {
 // SAFETY: integers, a bool and an option of one; each has a value that is all zero.
 unsafe impl FromZero for LogState {
     fn begin(&mut self) {
-        self.tail.reset();
+        self.tail.begin();
         (self.latched, self.unapplied) = (false, None);
     }
 }
@@ -245,7 +252,7 @@ impl<'fd> OpenLog<'fd> {
         socket::replace_fd(&file, self.storage.0.as_raw_fd())?;
         self.entry.value().latched = false;
         self.entry.key(|key| key.id = new);
-        let known = copy_of(&self.entry.value().tail);
+        let known = copy_of(&self.entry.value().tail, Lsn::ZERO);
         for fd in tell_others(old, new, &known, |_, state| state.latched = false) {
             socket::replace_fd(&file, fd)?;
         }
@@ -330,11 +337,10 @@ impl FollowerLog for OpenLog<'_> {
     }
 }
 
-/// A copy made in place: it is too large for a thread's stack.
-pub(super) fn copy_of(tail: &LogTail) -> Box<LogTail> {
-    // SAFETY: a tail is integers and arrays of them: all bytes zero are one.
-    let mut copy = unsafe { Box::<LogTail>::new_zeroed().assume_init() };
-    copy.copy_from(tail);
+/// A copy made in place: it is too large for a thread's stack. It knows the places of `from` and the records behind it.
+pub(super) fn copy_of(tail: &LogTail, from: Lsn) -> Mapped<LogTail> {
+    let mut copy = Mapped::<LogTail>::new();
+    copy.copy_from(tail, from);
     copy
 }
 
@@ -369,7 +375,7 @@ pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest:
         *latched |= !file::is_named(path, id);
     })?;
     let file = OwnedFd::from(file);
-    let (new, known) = (FileStorage(&file).id()?, copy_of(tail));
+    let (new, known) = (FileStorage(&file).id()?, copy_of(tail, Lsn::ZERO));
     let own = entry.key(|key| {
         key.id = new;
         key.fd.filter(|fd| is_file(*fd, id))
@@ -405,7 +411,7 @@ fn tell_others(old: FileId, new: FileId, known: &LogTail, change: impl Fn(RawFd,
     for fd in &fds {
         // One that is busy is the caller's own.
         if let Ok(Some(mut entry)) = LOGS.find(|key| key.fd == Some(*fd) && key.id == new) {
-            entry.value().tail.copy_from(known);
+            entry.value().tail.copy_from(known, Lsn::ZERO);
             change(*fd, entry.value());
         }
     }
@@ -419,7 +425,7 @@ pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
     let (storage, id, mut entry) = open_by_path(path)?;
     let mut writer = FileStorage(file::open_append(path)?);
     let kept = compact::truncate_to(path, &storage, &mut writer, &mut entry.value().tail, lsn)?;
-    let known = copy_of(&entry.value().tail);
+    let known = copy_of(&entry.value().tail, Lsn::ZERO);
     drop(entry);
     tell_others(id, id, &known, |fd, state| {
         if let Some(slot) = ready_slot(fd) {

@@ -298,6 +298,43 @@ impl<K, V> Drop for Entry<'_, K, V> {
     }
 }
 
+/// A value in a mapping of its own, of which only the pages that are written to cost anything: on the heap a large one
+/// would be zeroed, page by page. Given back when it is dropped.
+pub(super) struct Mapped<T>(NonNull<T>);
+
+impl<T: FromZero> Mapped<T> {
+    /// A fresh value. Without memory the process ends, as it does for a `Box`.
+    pub(super) fn new() -> Mapped<T> {
+        let address = map::<T>().unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<T>()));
+        let mut fresh = Mapped(address);
+        fresh.begin();
+        fresh
+    }
+}
+
+impl<T> std::ops::Deref for Mapped<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: a mapping that lives as long as this does, of a type for which zeroed memory is a value.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> std::ops::DerefMut for Mapped<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and nobody else has it.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by `map`, and a value of integers holds nothing of its own.
+        unsafe { unmap(self.0) };
+    }
+}
+
 fn busy() -> Error {
     Error::Io(std::io::Error::from_raw_os_error(libc::EBUSY))
 }

@@ -26,9 +26,12 @@ use std::time::{Duration, Instant};
 
 /// How much is read and sent at once, about, when nothing else waits.
 const PIECE: usize = 256 * 1024;
-/// And beside commits, each of which may wait for one; also at first, so that the follower begins at once and that one
-/// which lacks little costs little memory.
+/// And beside commits, each of which may wait for one.
 pub const SMALL_PIECE: usize = 64 * 1024;
+/// And at first, so that the follower begins at once, and that one which lacks little costs few fresh pages of memory.
+const FIRST_PIECE: usize = 32 * 1024;
+/// Which part of a piece is there for the headers of its frames: enough for records of 64 bytes and more.
+const GAP: usize = 16;
 /// What is read besides, so that a record which a piece ends in is whole, if it is no large one.
 const BESIDE: usize = 4 * 1024;
 
@@ -76,8 +79,17 @@ pub struct Report {
     pub total: u64,
 }
 
-/// Fills the second buffer with the frames of the records from a position on, by way of the first.
-pub type Frames<'a> = dyn FnMut(Position, &mut Vec<u8>, &mut Vec<u8>) -> Result<()> + 'a;
+/// Fills a buffer with the frames of the records from a position on, as [`read_frames`] does.
+pub type Frames<'a> = dyn FnMut(Position, &mut Vec<u8>) -> Result<Piece> + 'a;
+
+/// Frames at the beginning of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// How many bytes they are; 0 at the log's end.
+    pub len: usize,
+    /// Where the record behind them begins.
+    pub next: Position,
+}
 
 /// How often that is.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -111,7 +123,7 @@ pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
 ///
 /// What a refused follower has acknowledged counts for nothing: under the same numbers it has other records.
 pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Summary> {
-    let mut result = begin(member, source, follower).and_then(|sent| run(member, source, sent));
+    let mut result = begin_then(member, source, follower, Then::Frames).and_then(|sent| run(member, source, sent));
     // A follower that refuses closes, perhaps before it was sent everything: what it said last is why.
     if result.as_ref().is_err_and(Error::is_disconnect)
         && take_answer(member).is_some_and(|ack| ack.status == ACK_DIVERGED)
@@ -124,8 +136,26 @@ pub fn catch_up<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, fol
     result
 }
 
+/// What follows the beginning of a catch-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The first frames, in the same call.
+    Frames,
+    /// Nothing for now.
+    Steps,
+}
+
 /// Begins a catch-up that goes on with [`step`]. A snapshot, if one is needed, is sent to its end here.
 pub fn begin<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follower: Lsn) -> Result<Option<Sent>> {
+    begin_then(member, source, follower, Then::Steps)
+}
+
+fn begin_then<S: Storage>(
+    member: &mut Member<'_>,
+    source: &Source<'_, S>,
+    follower: Lsn,
+    then: Then,
+) -> Result<Option<Sent>> {
     if socket::has_hung_up(member.fd) {
         return Err(Error::NotConnected);
     }
@@ -146,23 +176,24 @@ pub fn begin<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, follow
         member.link.full_resync = Text::new(format_args!("LSN {follower} is gone: the log begins after {base}"));
         sent = Some(snapshot);
     }
-    begin_behind(member, source, after)?;
+    begin_behind(member, source, after, then)?;
     if let Some(state) = &mut member.link.catch_up {
         state.has_snapshot = sent.is_some();
     }
     Ok(sent)
 }
 
-fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, after: Lsn) -> Result<()> {
+fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, after: Lsn, then: Then) -> Result<()> {
     let damage = Error::Damaged { offset: source.tail.near(after).offset, after };
     let (at, crc, history) = source.tail.place_behind(source.storage, after)?.ok_or(damage)?;
-    begin_at(member, at, (after > Lsn::ZERO).then_some((crc, history)))
+    let then = if at.lsn > source.tail.last() { Then::Steps } else { then };
+    begin_at(member, at, (after > Lsn::ZERO).then_some((crc, history)), then)
 }
 
 /// Begins with the record at `at`. A peer that counts with us is asked whether the one before is ours (`past` is what
 /// is known of that), and told what comes next, in one go: nothing waits for its answer, since it refuses for itself
 /// what is not its future.
-pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>) -> Result<()> {
+pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>, then: Then) -> Result<()> {
     member.link.asked = None;
     if member.link.progress.is_logship {
         let before = Lsn(at.lsn.0 - 1);
@@ -173,7 +204,9 @@ pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, Histor
         }
         Control::Position(at.lsn).encode_into(&mut messages)?;
         member.link.progress.next = Some(at.lsn);
-        member.send(&messages, Deadline::send())?;
+        // With the first frames in one segment, if they follow. A failure is the next send's too.
+        let gone = if then == Then::Frames { io::send_held(member.fd, &messages).unwrap_or(0) } else { 0 };
+        member.send(&messages[gone..], Deadline::send())?;
     }
     member.link.catch_up = Some(CatchUp::from(at, 0, sys::round_trip_us(member.fd)));
     Ok(())
@@ -192,15 +225,15 @@ impl<S: Storage> Source<'_, S> {
 
 /// Runs a catch-up to its end.
 fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Option<Sent>) -> Result<Summary> {
-    let (mut outbox, mut piece) = (Outbox::default(), SMALL_PIECE);
+    let (mut outbox, mut piece) = (Outbox::default(), FIRST_PIECE);
     let (mut asked_until, mut told) = (None, Instant::now());
     loop {
         let deadline = Deadline::send();
-        while !outbox.pump(member, &mut |from, into, out| read_frames(source, from, piece, into, out))? {
+        while !outbox.pump(member, &mut |from, into| read_frames(source, from, piece, into))? {
             wait(member, deadline)?;
         }
         let state = member.link.catch_up.ok_or(Error::Internal("a catch-up that is none"))?;
-        piece = if state.bytes < PIECE as u64 { SMALL_PIECE } else { PIECE };
+        piece = if state.bytes < PIECE as u64 { FIRST_PIECE } else { PIECE };
         let is_end = member.link.asked.is_none() && outbox.is_done();
         if let Some(watch) = source.watch.filter(|_| is_end || told.elapsed() >= WATCH_INTERVAL) {
             told = Instant::now();
@@ -232,7 +265,7 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
                 return Err(Error::Compacted { follower: after, base: source.tail.base() });
             }
             outbox = Outbox::default();
-            begin_behind(member, source, after)?;
+            begin_behind(member, source, after, Then::Frames)?;
         }
     }
 }
@@ -355,14 +388,13 @@ pub fn check_deadline(member: &Member<'_>) -> Result<()> {
 /// it is marked offline.
 pub fn complete_frame(member: &mut Member<'_>, frames: &mut Frames<'_>, deadline: Deadline) -> Result<()> {
     while let Some(state) = member.link.catch_up.filter(|state| state.sent > 0) {
-        let (mut read, mut ready) = (Vec::new(), Vec::new());
-        frames(state.at, &mut read, &mut ready).inspect_err(|error| {
+        let mut outbox = Outbox { gone: state.sent, ..Outbox::default() };
+        frames(state.at, &mut outbox.buffer).inspect_err(|error| {
             member.go_offline(format_args!("catch-up: {error}"));
         })?;
-        let len = ready.first_chunk().map(|word| frame::header(*word)).transpose()?;
+        let len = outbox.buffer.first_chunk().map(|word| frame::header(*word)).transpose()?;
         let Some(frame::Header::Record(len)) = len else { return Err(Error::Internal("a frame that is none")) };
-        ready.truncate(frame::HEADER_LEN + len);
-        let mut outbox = Outbox { frames: ready, gone: state.sent, ..Outbox::default() };
+        outbox.ready = frame::HEADER_LEN + len;
         if !outbox.pump(member, frames)? {
             wait(member, deadline)?;
         }
@@ -373,11 +405,13 @@ pub fn complete_frame(member: &mut Member<'_>, frames: &mut Frames<'_>, deadline
 /// Frames that are ready to go.
 #[derive(Default)]
 struct Outbox {
-    frames: Vec<u8>,
+    /// They are its beginning.
+    buffer: Vec<u8>,
+    /// So many bytes of it, and where the log goes on behind them.
+    ready: usize,
+    next: Option<Position>,
     /// Bytes of them that are out.
     gone: usize,
-    /// What was read from the log.
-    read: Vec<u8>,
     /// Nothing more is to come.
     done: bool,
 }
@@ -390,21 +424,24 @@ impl Outbox {
     /// Sends a piece, or a part of one. `false`: the socket takes nothing now.
     fn pump(&mut self, member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<bool> {
         let Some(mut state) = member.link.catch_up else { return Ok(true) };
-        if self.gone == self.frames.len() && !self.done {
-            self.frames.clear();
-            frames(state.at, &mut self.read, &mut self.frames)?;
+        if self.gone == self.ready && !self.done {
+            let piece = frames(state.at, &mut self.buffer)?;
+            (self.ready, self.next) = (piece.len, Some(piece.next));
             self.gone = state.sent;
-            self.done = self.frames.is_empty();
+            self.done = self.ready == 0;
         }
         if self.done {
             return Ok(true);
         }
         let before = self.gone - state.sent;
-        let count = io::send_now(member.fd, &self.frames[self.gone..]).inspect_err(|error| {
+        let count = io::send_now(member.fd, &self.buffer[self.gone..self.ready]).inspect_err(|error| {
             member.go_offline(format_args!("send: {error}"));
         })?;
-        state.advance(&self.frames[before..], count);
         self.gone += count;
+        match self.next.filter(|_| self.gone == self.ready) {
+            Some(next) => state.advance_to(next, count),
+            None => state.advance(&self.buffer[before..self.ready], count),
+        }
         if let Some(next) = &mut member.link.progress.next {
             *next = state.at.lsn;
         }
@@ -415,40 +452,54 @@ impl Outbox {
     }
 }
 
-/// Fills `out` with the frames of the records from `from` on: about a `piece`, or what is left of the log.
+/// Makes the beginning of `buffer` the frames of the records from `from` on: about a `piece`, or what is left of the
+/// log.
+///
+/// The log's bytes are read into the same buffer, behind a gap for the headers, and each record moves forward to its
+/// header: half the memory to go through, and to fault in, of a second buffer.
 pub fn read_frames<S: Storage>(
     source: &Source<'_, S>,
     from: Position,
     piece: usize,
-    read: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+    buffer: &mut Vec<u8>,
+) -> Result<Piece> {
+    let gap = piece / GAP;
     let left = usize::try_from(source.tail.len().saturating_sub(from.offset)).unwrap_or(usize::MAX);
-    let mut count = read_window(source, from, read, left.min(piece + BESIDE))?;
-    if matches!(codec::next_in(&read[..count]), Next::Incomplete) {
-        count = read_window(source, from, read, left.min(record::RECORD_MAX))?;
+    let mut filled = read_window(source, from, buffer, gap, left.min(piece + BESIDE))?;
+    if matches!(codec::next_in(&buffer[gap..filled]), Next::Incomplete) {
+        filled = read_window(source, from, buffer, gap, left.min(record::RECORD_MAX))?;
     }
-    out.reserve(piece + 2 * BESIDE);
-    let (mut used, mut lsn) = (0, from.lsn);
-    while out.len() < piece && used < count {
-        let Next::Record { len, .. } = codec::next_in(&read[used..count]) else {
-            if out.is_empty() {
-                return Err(Error::Damaged { offset: from.offset, after: Lsn(lsn.0 - 1) });
+    let (mut end, mut used, mut next) = (0, gap, from);
+    // When so many small records have had headers put between them that the gap is used up, the piece ends there.
+    while end < piece && used < filled && end + frame::HEADER_LEN <= used {
+        let Next::Record { len, .. } = codec::next_in(&buffer[used..filled]) else {
+            if end == 0 {
+                return Err(Error::Damaged { offset: from.offset, after: Lsn(from.lsn.0 - 1) });
             }
             break; // A record that is not in here whole, or damage: what comes before it is shipped.
         };
         let header = frame::record_header(len).ok_or(Error::Malformed("record length"))?;
-        out.extend_from_slice(&header);
-        out.extend_from_slice(&read[used..used + len]);
-        used += len;
-        lsn = lsn.next();
+        let start = end + frame::HEADER_LEN;
+        buffer[end..start].copy_from_slice(&header);
+        buffer.copy_within(used..used + len, start);
+        (end, used) = (start + len, used + len);
+        next = Position { offset: next.offset + len as u64, lsn: next.lsn.next() };
     }
-    Ok(())
+    Ok(Piece { len: end, next })
 }
 
-fn read_window<S: Storage>(source: &Source<'_, S>, from: Position, into: &mut Vec<u8>, len: usize) -> Result<usize> {
-    into.resize(len, 0);
-    Ok(source.storage.read_at(into, from.offset)?)
+/// Reads `len` bytes of the log to the place `gap` of the buffer; returns where those that were there end.
+fn read_window<S: Storage>(
+    source: &Source<'_, S>,
+    from: Position,
+    buffer: &mut Vec<u8>,
+    gap: usize,
+    len: usize,
+) -> Result<usize> {
+    if buffer.len() < gap + len {
+        buffer.resize(gap + len, 0);
+    }
+    Ok(gap + source.storage.read_at(&mut buffer[gap..gap + len], from.offset)?)
 }
 
 /// The records that the follower lacks are gone: it gets the checkpoint that stands for them, if there is one and the
@@ -477,4 +528,73 @@ pub fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> 
     let near = source.tail.near(lsn);
     let found = scan::walk(source.storage, near, |at| at.lsn >= lsn)?;
     found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::types::Timestamp;
+    use crate::wal::Wal;
+    use crate::wal::record::{Op, Record};
+    use proptest::prelude::*;
+
+    /// Records with values of these lengths: a log of them, and their frames one behind another.
+    fn log_and_frames(lens: &[usize]) -> (Wal<MemoryStorage>, Vec<u8>) {
+        let values: Vec<Vec<u8>> =
+            (lens.iter().zip((0..=255_u8).cycle())).map(|(len, fill)| vec![fill; *len]).collect();
+        let record = |value| Record { op: Op::Set, key: b"k", value, timestamp: Timestamp(1) };
+        let records: Vec<Record<'_>> = values.iter().map(|value| record(value.as_slice())).collect();
+        let mut wal = Wal::with_storage(MemoryStorage::default()).unwrap();
+        wal.append_batch(&records).unwrap();
+        let (mut encoded, mut frames, mut start) = (Vec::new(), Vec::new(), 0);
+        for end in crate::wal::encode_all(&records, &mut encoded).unwrap() {
+            frames.extend(frame::record_header(end - start).unwrap());
+            frames.extend_from_slice(&encoded[start..end]);
+            start = end;
+        }
+        (wal, frames)
+    }
+
+    /// What a catch-up sends of it, piece by piece; and how many pieces that takes.
+    fn sent(wal: &Wal<MemoryStorage>, piece: usize) -> (Vec<u8>, usize) {
+        let (storage, tail) = (wal.storage(), wal.tail());
+        let end = End { next: tail.next(), damaged: false, cut: false };
+        let source = Source { storage, tail, end, checkpoint: None, watch: None };
+        let (mut all, mut buffer, mut pieces) = (Vec::new(), Vec::new(), 0);
+        let mut state = CatchUp::from(Position { offset: 0, lsn: Lsn(1) }, 0, 0);
+        loop {
+            let Piece { len: count, next } = read_frames(&source, state.at, piece, &mut buffer).unwrap();
+            if count == 0 {
+                assert_eq!(state.at, tail.next());
+                return (all, pieces);
+            }
+            all.extend_from_slice(&buffer[..count]);
+            state.advance(&buffer[..count], count);
+            assert_eq!(state.at, next);
+            pieces += 1;
+        }
+    }
+
+    #[test]
+    fn many_small_records_use_the_gap_up_and_a_large_one_is_a_piece() {
+        let (wal, frames) = log_and_frames(&[0; 20_000]);
+        let (all, pieces) = sent(&wal, PIECE);
+        assert!(all == frames && pieces > frames.len().div_ceil(PIECE), "{pieces}");
+        let (wal, frames) = log_and_frames(&[1, 65_535, 0, 65_535, 65_535]);
+        let (all, pieces) = sent(&wal, 4096);
+        assert!(all == frames && pieces == 5, "{pieces}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_pieces_of_a_log_are_its_frames(
+            lens in prop::collection::vec(prop_oneof![0_usize..20, 0_usize..2000, 60_000_usize..65_536], 0..200),
+            piece in prop_oneof![Just(PIECE), Just(SMALL_PIECE), 64_usize..9000],
+        ) {
+            let (wal, frames) = log_and_frames(&lens);
+            prop_assert!(sent(&wal, piece).0 == frames);
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! closed, one line is logged, and the others go on.
 #![forbid(unsafe_code)]
 
-use super::catch_up;
+use super::catch_up::{self, Piece, Then};
 use super::io::{self, Deadline};
 use super::link::{CatchUp, CaughtUp, LastFrame, Link};
 use super::member::Member;
@@ -28,9 +28,9 @@ pub trait LeaderLog {
     fn last(&mut self) -> Option<Lsn>;
     /// Where record `lsn` begins, or would as the next.
     fn locate(&mut self, lsn: Lsn) -> Result<Position>;
-    /// Fills `out` with the frames of the records from `lsn` on; see [`catch_up::read_frames`]. By number: between two
+    /// Fills `into` with the frames of the records from `lsn` on; see [`catch_up::read_frames`]. By number: between two
     /// steps the log may have been compacted, and then nothing is where it was.
-    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()>;
+    fn frames(&mut self, lsn: Lsn, into: &mut Vec<u8>) -> Result<Piece>;
     /// The encoded record `lsn`.
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>>;
     /// The CRC of record `lsn` and the log's history up to it; `None` if the log does not have it, or there is no log
@@ -132,7 +132,7 @@ impl Group<'_> {
         for member in &mut self.members {
             if member.link.catch_up.is_some() && may(member) {
                 let log = &mut *self.log;
-                if let Err(error) = catch_up::step(member, &mut |from, read, out| log.frames(from.lsn, read, out))
+                if let Err(error) = catch_up::step(member, &mut |from, into| log.frames(from.lsn, into))
                     && member.fd >= 0
                 {
                     member.go_offline(format_args!("catch-up: {error}"));
@@ -312,7 +312,7 @@ impl Group<'_> {
         for (member, sending) in self.members.iter_mut().zip(&mut sending) {
             if member.online {
                 let log = &mut *self.log;
-                let frames = &mut |at: Position, read: &mut Vec<u8>, out: &mut Vec<u8>| log.frames(at.lsn, read, out);
+                let frames = &mut |at: Position, into: &mut Vec<u8>| log.frames(at.lsn, into);
                 // A failure marks it offline.
                 let _ = catch_up::complete_frame(member, frames, deadline);
             }
@@ -350,10 +350,10 @@ impl Group<'_> {
 /// A catch-up goes on from another record.
 fn begin_anew(member: &mut Member<'_>, lsn: Lsn, log: &mut dyn LeaderLog) {
     let before = Lsn(lsn.0.saturating_sub(1));
-    let whole = catch_up::complete_frame(member, &mut |at, read, out| log.frames(at.lsn, read, out), Deadline::send());
+    let whole = catch_up::complete_frame(member, &mut |at, into| log.frames(at.lsn, into), Deadline::send());
     let begun = whole.and_then(|()| log.locate(lsn)).and_then(|at| {
         let past = log.past(before);
-        catch_up::begin_at(member, at, past)
+        catch_up::begin_at(member, at, past, Then::Steps)
     });
     if let Err(error) = begun
         && member.fd >= 0

@@ -76,8 +76,17 @@ impl Deadline {
 
 /// Sends what the socket takes now; 0 if it takes nothing. Never SIGPIPE.
 pub fn send_now(fd: RawFd, bytes: &[u8]) -> Result<usize> {
+    send_flags(fd, bytes, MsgFlags::empty())
+}
+
+/// As [`send_now`], but TCP holds the bytes back until the next send, which must follow at once.
+pub fn send_held(fd: RawFd, bytes: &[u8]) -> Result<usize> {
+    send_flags(fd, bytes, MsgFlags::from_bits_retain(libc::MSG_MORE))
+}
+
+fn send_flags(fd: RawFd, bytes: &[u8], flags: MsgFlags) -> Result<usize> {
     loop {
-        match send(fd, bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+        match send(fd, bytes, flags | MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
             Ok(count) => return Ok(count),
             Err(Errno::EAGAIN) => return Ok(0),
             Err(Errno::EINTR) => {}

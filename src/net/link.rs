@@ -138,12 +138,22 @@ impl CatchUp {
         bytes < self.window || self.rest.has_passed()
     }
 
-    /// Notes that so many more bytes of `frames`, which begin with the frame of the record that is sent next, went out.
-    pub fn advance(&mut self, frames: &[u8], count: usize) {
+    /// Notes that `count` more bytes went out, which end with the frame of the record before `next`.
+    pub fn advance_to(&mut self, next: Position, count: usize) {
+        self.note_sent(count);
+        (self.at, self.sent) = (next, 0);
+    }
+
+    fn note_sent(&mut self, count: usize) {
         self.bytes += count as u64;
         if count > 0 {
             (self.until, self.rest) = (Deadline::send(), Deadline::after_ms(REST_MS));
         }
+    }
+
+    /// Notes that so many more bytes of `frames`, which begin with the frame of the record that is sent next, went out.
+    pub fn advance(&mut self, frames: &[u8], count: usize) {
+        self.note_sent(count);
         let gone = self.sent + count;
         let mut start = 0;
         while let Some(word) = frames.get(start..).and_then(|rest| rest.first_chunk()) {

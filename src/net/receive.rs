@@ -91,7 +91,7 @@ pub struct Receiver<'a, L: FollowerLog, S: StateMachine> {
 /// How much is stored with one fsync, about.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// How much of it is taken off the connection at once: so little that it is still in a cache when it goes to the file.
-const PIECE: usize = 128 * 1024;
+const PIECE: usize = 256 * 1024;
 
 /// Records that are stored together.
 struct Gathered {

@@ -5,7 +5,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::kv::table::Store;
-use crate::net::catch_up::{self, Source, Watch};
+use crate::net::catch_up::{self, Piece, Source, Watch};
 use crate::net::group::{Group, LeaderLog, MEMBERS_MAX};
 use crate::net::io::{self, Deadline};
 use crate::net::link::{LastFrame, Link, Resyncs};
@@ -158,9 +158,9 @@ impl LeaderLog for OwnLog<'_> {
         catch_up::locate(&self.source(None), lsn)
     }
 
-    fn frames(&mut self, lsn: Lsn, read: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<()> {
+    fn frames(&mut self, lsn: Lsn, into: &mut Vec<u8>) -> Result<Piece> {
         let source = self.source(None);
-        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, read, out)
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, into)
     }
 
     fn last(&mut self) -> Option<Lsn> {

@@ -52,10 +52,13 @@ impl SparseIndex {
         self.used = 0;
     }
 
-    /// Takes over another index, in place: only what is in use is copied.
-    pub fn copy_from(&mut self, other: &SparseIndex) {
-        (self.base, self.stride, self.used) = (other.base, other.stride, other.used);
-        self.marks[..self.used].copy_from_slice(&other.marks[..other.used]);
+    /// Takes over what another index knows of record `from` and those behind it, in place; no more is copied. To
+    /// look-ups this is then the index of a log that begins there.
+    pub fn copy_from(&mut self, other: &SparseIndex, from: Lsn) {
+        let first = other.slot(from).unwrap_or(0);
+        (self.base, self.stride) = (other.base.plus(first as u64 * other.stride), other.stride);
+        self.used = other.used - first;
+        self.marks[..self.used].copy_from_slice(&other.marks[first..other.used]);
     }
 
     /// How many records lie between two marks, and the marks.
@@ -100,13 +103,17 @@ impl SparseIndex {
     /// first.
     #[must_use]
     pub fn floor(&self, lsn: Lsn) -> Option<(Lsn, Mark)> {
+        let slot = self.slot(lsn)?;
+        Some((self.base.next().plus(slot as u64 * self.stride), self.marks[slot]))
+    }
+
+    fn slot(&self, lsn: Lsn) -> Option<usize> {
         let first = self.base.next();
         if self.used == 0 || lsn < first {
             return None;
         }
         let wanted = usize::try_from(lsn.since(first) / self.stride).unwrap_or(usize::MAX);
-        let slot = wanted.min(self.used - 1);
-        Some((first.plus(slot as u64 * self.stride), self.marks[slot]))
+        Some(wanted.min(self.used - 1))
     }
 }
 
@@ -129,7 +136,13 @@ mod tests {
         }
         assert_eq!(index.floor(Lsn(1000)), None);
         let mut copy = SparseIndex::new(Lsn::ZERO);
-        copy.copy_from(&index);
+        copy.copy_from(&index, Lsn::ZERO);
+        let mut part = SparseIndex::new(Lsn::ZERO);
+        part.copy_from(&index, Lsn(77_777));
+        assert!(part.used < index.used && part.floor(Lsn(1001)).is_none());
+        for ordinal in (76_776..records).step_by(9973) {
+            assert_eq!(part.floor(Lsn(1001 + ordinal)), index.floor(Lsn(1001 + ordinal)));
+        }
         let (stride, marks) = index.parts();
         let mut made = SparseIndex::new(Lsn::ZERO);
         assert!(made.set_parts(Lsn(1000), stride, marks.iter().copied()));

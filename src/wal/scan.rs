@@ -12,6 +12,8 @@ use crate::types::Lsn;
 
 /// How much is read at once.
 const CHUNK: usize = 512 * 1024;
+/// And by a walk, which is short: little, so that it costs no page faults.
+const WALK: usize = 16 * 1024;
 /// How many records a batch holds at most.
 const BATCH: usize = 64;
 
@@ -147,7 +149,7 @@ pub fn walk_heads(
     mut pass: impl FnMut([u8; 8]),
 ) -> Result<Option<Position>> {
     let mut at = from;
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; WALK];
     let mut start = at.offset;
     let mut filled = 0;
     while !stop(at) {

@@ -77,11 +77,12 @@ impl LogTail {
         self.index.reset(origin.base);
     }
 
-    /// Takes over what another tail knows, in place: it is too large for a thread's stack.
-    pub fn copy_from(&mut self, other: &LogTail) {
+    /// Takes over what another tail knows, in place: it is too large for a thread's stack. Of the places of records
+    /// before `from` nothing is taken over: one of those would be looked for from the beginning of the log.
+    pub fn copy_from(&mut self, other: &LogTail, from: Lsn) {
         self.set_summary(&other.summary());
         self.saved = other.saved;
-        self.index.copy_from(&other.index);
+        self.index.copy_from(&other.index, from);
     }
 
     pub(super) fn summary(&self) -> Summary {
