@@ -87,6 +87,30 @@ fn a_follower_that_leaves_is_noticed_and_catches_up_when_it_comes_back() {
 }
 
 #[test]
+fn peers_that_say_nothing_keep_no_follower_waiting() {
+    let (home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut leader = Leader::open(home.path(), Options { policy: Policy::Degrade, ..options(2) }).unwrap();
+    let mut silent: Vec<_> = (0..17).map(|_| TcpStream::connect(("127.0.0.1", leader.port())).unwrap()).collect();
+    silent[16].write_all(&[0; 5]).unwrap(); // A part of a rejoin message.
+    assert!(matches!(leader.admit(Duration::ZERO), Err(Error::TimedOut)));
+    let only = follower(away.path(), 1, leader.port(), 1);
+    assert_eq!(leader.accept(LONG).unwrap().index, 0);
+    // They wait no longer for being silent: the rest of the message comes, and a mark that is cut is waited for.
+    let ack = logship::replication::message::Ack { lsn: Lsn(0), status: 0, padding: *b"LSHP\x01\x02\x00" };
+    silent[16].write_all(&[0; 3]).unwrap();
+    silent[16].write_all(&ack.encode()[..9]).unwrap();
+    let mut late = silent[16].try_clone().unwrap();
+    let rest = std::thread::spawn(move || late.write_all(&ack.encode()[9..]).unwrap());
+    assert_eq!(leader.admit(LONG).unwrap(), 1);
+    rest.join().unwrap();
+    // There is room for 16: the one that had been silent longest is closed.
+    assert!(matches!(silent[0].read(&mut [0; 1]), Ok(0)), "closed");
+    drop(silent);
+    leader.set(b"a", b"1").unwrap();
+    only.join().unwrap();
+}
+
+#[test]
 fn with_the_degraded_policy_a_write_commits_with_those_online_and_says_so() {
     let (home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut leader = Leader::open(home.path(), Options { policy: Policy::Degrade, ..options(3) }).unwrap();

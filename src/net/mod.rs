@@ -2,8 +2,10 @@
 //!
 //! [`socket`] makes and describes connections, [`io`] moves bytes with deadlines, [`group`] is a leader's side of all
 //! its followers at once, [`catch_up`] streams a range of the log to one, [`receive`] is a follower's side, [`rejoin`]
-//! the handshake. `sys` holds the few system calls that need `unsafe`. No threads; no call here raises SIGPIPE.
+//! the handshake, [`arrivals`] those who have not made it yet. `sys` holds the few system calls that need `unsafe`. No
+//! threads; no call here raises SIGPIPE.
 
+pub mod arrivals;
 pub mod catch_up;
 pub mod group;
 pub mod io;

@@ -3,9 +3,11 @@
 
 use super::io::{self, Deadline, Received};
 use super::socket;
+use super::sys::{self, POLLIN, PollFd};
 use crate::error::{Error, Result};
 use crate::replication::message::{self, ACK_LEN, ACK_OK, Ack, Mark, REJOIN_LEN};
 use crate::types::Lsn;
+use nix::errno::Errno;
 use std::os::fd::{OwnedFd, RawFd};
 
 /// How long the marked ack may be behind the rejoin message. A plain follower sends none.
@@ -55,36 +57,77 @@ pub struct Rejoin {
     pub mark: Option<Mark>,
 }
 
-/// Reads a rejoin message, and the marked ack behind it if one comes within 200 ms. The whole message has 5 s.
-pub fn read_rejoin(fd: RawFd) -> Result<Rejoin> {
-    let mut bytes = [0; REJOIN_LEN];
-    io::recv_rest(fd, &mut bytes, Deadline::after_ms(io::DEFAULT_TIMEOUT_MS))?;
-    let last = message::decode_rejoin(bytes);
-    Ok(Rejoin { last, mark: read_mark(fd, last)? })
+/// A rejoin message that is being read as it comes: 8 bytes, for which the peer has 5 s, and the marked ack behind
+/// them, which has 200 ms more. Whoever reads it waits elsewhere.
+#[derive(Debug)]
+pub struct Hello {
+    bytes: [u8; REJOIN_LEN],
+    have: usize,
+    until: Deadline,
 }
 
-fn read_mark(fd: RawFd, last: Lsn) -> Result<Option<Mark>> {
-    let deadline = Deadline::after_ms(MARK_MS);
-    let mut bytes = [0; ACK_LEN];
-    loop {
-        match io::peek_now(fd, &mut bytes)? {
-            Received::Bytes(ACK_LEN) => break,
-            // Part of it: poll(2) would return at once, so this looks again until the deadline; the rest was sent in
-            // the same call and is on its way.
-            Received::Bytes(_) if !deadline.has_passed() => std::thread::yield_now(),
-            Received::Nothing => match io::wait_readable(fd, deadline) {
-                Err(Error::TimedOut) => return Ok(None),
-                other => other?,
-            },
-            Received::Bytes(_) | Received::Closed => return Ok(None),
-        }
+impl Hello {
+    /// One of which nothing has come.
+    #[must_use]
+    pub fn new() -> Hello {
+        Hello { bytes: [0; REJOIN_LEN], have: 0, until: Deadline::after_ms(io::DEFAULT_TIMEOUT_MS) }
     }
-    let ack = Ack::decode(bytes);
-    match ack.mark() {
-        Some(mark) if ack.lsn == last && !ack.is_liveness() => {
-            io::recv_now(fd, &mut bytes)?;
-            Ok(Some(mark))
+
+    /// Reads what has come. `None`: not all of it.
+    ///
+    /// Errors: ETIMEDOUT it has not come in time; [`Error::NotConnected`] the peer has closed.
+    pub fn read(&mut self, fd: RawFd) -> Result<Option<Rejoin>> {
+        while self.have < REJOIN_LEN {
+            match io::recv_now(fd, &mut self.bytes[self.have..])? {
+                Received::Bytes(count) => self.have += count,
+                Received::Closed => return Err(Error::NotConnected),
+                Received::Nothing if self.until.has_passed() => return Err(Errno::ETIMEDOUT.into()),
+                Received::Nothing => return Ok(None),
+            }
+            if self.have == REJOIN_LEN {
+                self.until = Deadline::after_ms(MARK_MS);
+            }
         }
-        _ => Ok(None),
+        let last = message::decode_rejoin(self.bytes);
+        let mut bytes = [0; ACK_LEN];
+        let mark = match io::peek_now(fd, &mut bytes)? {
+            Received::Bytes(ACK_LEN) => {
+                let ack = Ack::decode(bytes);
+                ack.mark().filter(|_| ack.lsn == last && !ack.is_liveness())
+            }
+            Received::Closed => None,
+            Received::Bytes(_) | Received::Nothing if self.until.has_passed() => None,
+            Received::Bytes(_) | Received::Nothing => return Ok(None),
+        };
+        if mark.is_some() {
+            io::recv_now(fd, &mut bytes)?;
+        }
+        Ok(Some(Rejoin { last, mark }))
+    }
+
+    /// How long to wait before the next look, in milliseconds, and whether poll(2) tells when more has come. It does
+    /// not while a part of the ack is there: that stays on the connection, and the rest of it is on its way.
+    #[must_use]
+    pub fn patience(&self, fd: RawFd) -> (i32, bool) {
+        let is_cut = self.have == REJOIN_LEN && matches!(io::peek_now(fd, &mut [0]), Ok(Received::Bytes(_)));
+        if is_cut { (1, false) } else { (self.until.poll_ms(), true) }
+    }
+}
+
+impl Default for Hello {
+    fn default() -> Hello {
+        Hello::new()
+    }
+}
+
+/// Reads a rejoin message, and waits for it.
+pub fn read_rejoin(fd: RawFd) -> Result<Rejoin> {
+    let mut hello = Hello::new();
+    loop {
+        if let Some(rejoin) = hello.read(fd)? {
+            return Ok(rejoin);
+        }
+        let (ms, by_poll) = hello.patience(fd);
+        sys::poll(&mut [PollFd::new(if by_poll { fd } else { -1 }, POLLIN)], ms)?;
     }
 }

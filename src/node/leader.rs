@@ -5,12 +5,13 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::kv::table::Store;
+use crate::net::arrivals::Arrivals;
 use crate::net::catch_up::{self, Piece, Source, Watch};
 use crate::net::group::{Group, LeaderLog, MEMBERS_MAX};
-use crate::net::io::{self, Deadline};
+use crate::net::io::Deadline;
 use crate::net::link::{LastFrame, Link, Resyncs};
 use crate::net::member::Member;
-use crate::net::{rejoin, socket};
+use crate::net::socket;
 use crate::replication::quorum::Policy;
 use crate::storage::file::{self, FileStorage};
 use crate::types::{History, Lsn};
@@ -136,6 +137,7 @@ pub struct Leader {
     slots: Vec<Slot>,
     last_frame: Box<LastFrame>,
     listener: OwnedFd,
+    arrivals: Arrivals,
     port: u16,
     options: Options,
 }
@@ -191,7 +193,8 @@ impl Leader {
         let reader = file::open_read(&path)?;
         let (listener, port) = socket::listen(&options.host, options.port)?;
         let slots = std::iter::repeat_with(Slot::default).take(options.followers).collect();
-        Ok(Leader { wal, reader, store, slots, last_frame: Box::default(), listener, port, options })
+        let (last_frame, arrivals) = (Box::default(), Arrivals::default());
+        Ok(Leader { wal, reader, store, slots, last_frame, listener, arrivals, port, options })
     }
 
     /// The port that followers connect to.
@@ -202,6 +205,7 @@ impl Leader {
 
     /// Waits for one follower to join or rejoin, catches it up and counts on it from then on.
     ///
+    /// A peer that connects and says nothing keeps no follower waiting; it is closed after 5 s.
     /// A follower that gives its number n gets slot n - 1, also if the slot seems online: its old connection is dead.
     /// Errors: [`Error::TimedOut`] nobody came; [`Error::NoSlot`]; [`Error::FollowerAhead`] and [`Error::Diverged`]:
     /// its log is no part of this one, and it is refused.
@@ -220,10 +224,8 @@ impl Leader {
 
     /// Waits for a follower, and puts it into its slot.
     fn take_in(&mut self, timeout: Duration) -> Result<(usize, Lsn)> {
-        let listener = self.listener.as_raw_fd();
-        io::wait_readable(listener, Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)))?;
-        let fd = socket::accept(listener)?;
-        let message = rejoin::read_rejoin(fd.as_raw_fd())?;
+        let deadline = Deadline::after_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
+        let (fd, message) = self.arrivals.next(self.listener.as_raw_fd(), deadline)?;
         let node = message.mark.map_or(0, |mark| usize::from(mark.node));
         let index = match node {
             0 => self.slots.iter().position(|slot| !slot.online),
