@@ -72,19 +72,17 @@ impl Arrivals {
         None
     }
 
-    fn wait(&self, listener: RawFd, deadline: Deadline) -> Result<()> {
+    fn wait(&self, listener: RawFd, mut until: Deadline) -> Result<()> {
         let mut fds = [PollFd::NONE; WAITING_MAX + 1];
         fds[0] = PollFd::new(listener, POLLIN);
-        // None of them waits for ever, so a deadline that never passes does not count beside them.
-        let mut ms = Some(deadline.poll_ms()).filter(|ms| *ms >= 0);
         for ((fd, hello), slot) in self.waiting.iter().zip(&mut fds[1..]) {
             let (patience, by_poll) = hello.patience(fd.as_raw_fd());
-            ms = Some(ms.map_or(patience, |ms| ms.min(patience)));
+            until = until.or_sooner(patience);
             if by_poll {
                 *slot = PollFd::new(fd.as_raw_fd(), POLLIN);
             }
         }
-        sys::poll(&mut fds, ms.unwrap_or(-1))?;
+        sys::poll(&mut fds, until.poll_ms())?;
         Ok(())
     }
 }

@@ -220,15 +220,19 @@ impl Group<'_> {
     /// the latter more when they take more.
     fn receive_acks(&mut self, from: impl Fn(&Member<'_>) -> bool, deadline: Deadline, pace: Pace) -> Result<()> {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
+        let mut until = deadline;
         for (member, slot) in self.members.iter().zip(&mut fds) {
-            let catches_up = member.link.catch_up.is_some();
-            if catches_up || from(member) {
-                let room = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
-                let more = if pace.lets_go_on(member) { POLLOUT } else { 0 };
-                *slot = PollFd::new(member.fd, room | more | POLLRDHUP);
+            if member.link.catch_up.is_none() && !from(member) {
+                continue;
             }
+            let room = if member.link.inbox.room() > 0 { POLLIN } else { 0 };
+            let more = if pace.lets_go_on(member) { POLLOUT } else { 0 };
+            if let Some(state) = member.link.catch_up.filter(|_| more == 0) {
+                until = until.or_sooner(state.rest);
+            }
+            *slot = PollFd::new(member.fd, room | more | POLLRDHUP);
         }
-        sys::poll(&mut fds, deadline.poll_ms())?;
+        sys::poll(&mut fds, until.poll_ms())?;
         for (member, slot) in self.members.iter_mut().zip(fds) {
             if slot.has(!POLLOUT) && !member.drain() {
                 member.go_offline(format_args!("connection lost"));

@@ -55,6 +55,15 @@ impl Deadline {
         Deadline::after_ms(RECV_MS.load(Ordering::Relaxed))
     }
 
+    /// The earlier one of two.
+    #[must_use]
+    pub fn or_sooner(self, other: Deadline) -> Deadline {
+        match (self.0, other.0) {
+            (Some(one), Some(another)) => Deadline(Some(one.min(another))),
+            (one, another) => Deadline(one.or(another)),
+        }
+    }
+
     /// Whether it has passed.
     #[must_use]
     pub fn has_passed(&self) -> bool {

@@ -105,12 +105,12 @@ impl Hello {
         Ok(Some(Rejoin { last, mark }))
     }
 
-    /// How long to wait before the next look, in milliseconds, and whether poll(2) tells when more has come. It does
-    /// not while a part of the ack is there: that stays on the connection, and the rest of it is on its way.
+    /// When to look again, and whether poll(2) tells before that that more has come. It does not while a part of the
+    /// ack is there: that stays on the connection, and the rest of it is on its way.
     #[must_use]
-    pub fn patience(&self, fd: RawFd) -> (i32, bool) {
+    pub fn patience(&self, fd: RawFd) -> (Deadline, bool) {
         let is_cut = self.have == REJOIN_LEN && matches!(io::peek_now(fd, &mut [0]), Ok(Received::Bytes(_)));
-        if is_cut { (1, false) } else { (self.until.poll_ms(), true) }
+        if is_cut { (Deadline::after_ms(1), false) } else { (self.until, true) }
     }
 }
 
@@ -127,7 +127,7 @@ pub fn read_rejoin(fd: RawFd) -> Result<Rejoin> {
         if let Some(rejoin) = hello.read(fd)? {
             return Ok(rejoin);
         }
-        let (ms, by_poll) = hello.patience(fd);
-        sys::poll(&mut [PollFd::new(if by_poll { fd } else { -1 }, POLLIN)], ms)?;
+        let (until, by_poll) = hello.patience(fd);
+        sys::poll(&mut [PollFd::new(if by_poll { fd } else { -1 }, POLLIN)], until.poll_ms())?;
     }
 }
