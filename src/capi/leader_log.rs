@@ -127,7 +127,10 @@ impl LeaderLogByPath {
     /// The log, opened once a call as far as it goes: for an earlier record than before it is opened anew.
     fn opened(&mut self, from: Lsn) -> Result<&ReadableLog> {
         if self.opened.as_ref().is_none_or(|log| from < log.from) {
-            self.opened = Some(self.open(from)?);
+            let log = self.open(from)?;
+            // It may have grown, and what is sent of it may be acknowledged.
+            self.last = self.last.map(|_| Some(log.last()));
+            self.opened = Some(log);
         }
         self.opened.as_ref().ok_or(Error::Internal("a log that is not open"))
     }

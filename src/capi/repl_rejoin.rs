@@ -213,7 +213,8 @@ pub(super) unsafe fn with_source<T>(
     let one = |group: &mut Group<'_>| {
         let member = &mut group.members[slot];
         make_ready(member)?;
-        let log = log.open(Lsn(follower_lsn))?;
+        // One of these two the follower has: some send it in host byte order.
+        let log = log.open(Lsn(follower_lsn.min(follower_lsn.swap_bytes())))?;
         catch_up::take_rejoin_mark(member, Lsn(follower_lsn))?;
         body(member, &log.source(checkpoint.as_deref())).inspect_err(|error| {
             let (path, last) = (log.path.display(), log.last());

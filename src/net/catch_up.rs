@@ -264,6 +264,8 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
             if after < source.tail.base() {
                 return Err(Error::Compacted { follower: after, base: source.tail.base() });
             }
+            // A part of a frame may be out; the messages must not end up inside it.
+            complete_frame(member, &mut |from, into| read_frames(source, from, FIRST_PIECE, into), Deadline::send())?;
             outbox = Outbox::default();
             begin_behind(member, source, after, Then::Frames)?;
         }

@@ -52,7 +52,8 @@ enum Pace {
 
 impl Pace {
     fn lets_go_on(self, member: &Member<'_>) -> bool {
-        let acked = member.link.progress.acked;
+        // Also what nobody has asked for yet.
+        let acked = member.link.progress.acked.max(member.link.inbox.highest_ok());
         member.link.catch_up.is_some_and(|state| self == Pace::Unhindered || state.may_go_on(acked))
     }
 }
@@ -97,6 +98,9 @@ impl Group<'_> {
                 member.link.progress.shipped();
                 shipped += 1;
             }
+        }
+        for state in self.members.iter_mut().filter_map(|member| member.link.catch_up.as_mut()) {
+            state.owe(encoded.len());
         }
         self.feed_followers_behind(Pace::BesideCommits);
         Ok(shipped)

@@ -88,6 +88,8 @@ const WINDOW: u64 = 256 * 1024;
 const WINDOW_PER_US: u64 = 50;
 /// How long a step waits for acks, though the window is full.
 const REST_MS: i32 = 20;
+/// How much goes at once, though the window is full, because as much is owed: a step.
+const OWED_AT_ONCE: u64 = 64 * 1024;
 
 /// How far a catch-up has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub struct CatchUp {
     pub window: u64,
     /// From then on a step beside commits may send more, whatever is unacknowledged.
     pub rest: Deadline,
+    /// And so many bytes may be sent, whatever is unacknowledged.
+    pub owed: u64,
     /// A snapshot went first.
     pub has_snapshot: bool,
 }
@@ -116,7 +120,7 @@ impl CatchUp {
     pub fn from(at: Position, sent: usize, round_trip_us: u32) -> CatchUp {
         let (until, rest) = (Deadline::send(), Deadline::after_ms(REST_MS));
         let window = WINDOW + WINDOW_PER_US * u64::from(round_trip_us);
-        CatchUp { at, sent, first: at.lsn, bytes: 0, until, window, rest, has_snapshot: false }
+        CatchUp { at, sent, first: at.lsn, bytes: 0, until, window, rest, owed: 0, has_snapshot: false }
     }
 
     /// Records sent so far, whole.
@@ -128,14 +132,21 @@ impl CatchUp {
     /// Whether a step beside commits may send more to a follower that has acknowledged everything up to `acked`: not
     /// while a window's worth is on its way or being stored there. So it stores no more than that at once, and keeps a
     /// disk and a processor, which the commits' followers may share, no longer. One that does not acknowledge what it
-    /// stores (it need not, before it has caught up) gets a step now and then.
+    /// stores (it need not, before it has caught up) gets a step now and then, and one whose acks take long gets what
+    /// is owed to it.
     #[must_use]
     pub fn may_go_on(&self, acked: Lsn) -> bool {
         let records = self.records();
         let unacked = self.at.lsn.since(acked.next().max(self.first)).min(records);
         // About as many bytes: where each acknowledged record ended is not kept.
         let bytes = self.bytes / records.max(1) * unacked;
-        bytes < self.window || self.rest.has_passed()
+        bytes < self.window || self.owed >= OWED_AT_ONCE || self.rest.has_passed()
+    }
+
+    /// Notes that a record of so many bytes was shipped beside it. Twice that goes to it in any case, or a log that
+    /// grows faster than the window lets through would never be caught up with.
+    pub fn owe(&mut self, len: usize) {
+        self.owed = self.owed.saturating_add(2 * len as u64);
     }
 
     /// Notes that `count` more bytes went out, which end with the frame of the record before `next`.
@@ -146,6 +157,7 @@ impl CatchUp {
 
     fn note_sent(&mut self, count: usize) {
         self.bytes += count as u64;
+        self.owed = self.owed.saturating_sub(count as u64);
         if count > 0 {
             (self.until, self.rest) = (Deadline::send(), Deadline::after_ms(REST_MS));
         }
@@ -308,6 +320,19 @@ mod tests {
         assert!(!after(10 * full, 0).may_go_on(Lsn(10 + 9 * full)));
         assert!(after(10 * full, 0).may_go_on(Lsn(11 + 9 * full)));
         assert!(after(10 * full, 0).may_go_on(Lsn(10 + 10 * full)));
+    }
+
+    #[test]
+    fn twice_what_is_shipped_beside_it_goes_in_any_case() {
+        let full = WINDOW / 1000 + 1;
+        let mut state = after(full, 0);
+        state.owe(30_000);
+        assert!(!state.may_go_on(Lsn(10)), "not a step's worth");
+        state.owe(3_000);
+        assert!(state.may_go_on(Lsn(10)));
+        state.advance_to(Position { offset: 1, lsn: state.at.lsn.next() }, 1000);
+        state.rest = Deadline::NEVER;
+        assert!(!state.may_go_on(Lsn(10)), "a part of it is gone");
     }
 
     #[test]
