@@ -80,12 +80,14 @@ impl Link {
     }
 }
 
-/// Bytes sent beside commits and not yet acknowledged, about: what the follower stores at once. Commits beside it take
-/// 2.0 times as long as alone by their 99th percentile, with 512 KiB 2.6 times, without a window 5.5 times; and the
-/// catch-up takes 2.0, 1.5 and 1 times as long.
+/// Bytes sent beside commits and not yet acknowledged, about: what the follower stores at once. Measured with a million
+/// records: commits beside it take 2.2 times as long as alone by their 99th percentile, and the catch-up takes 0.75 s;
+/// with 128 KiB 1.9 times and 1.2 s, without a window 5 times and 0.37 s.
 const WINDOW: u64 = 256 * 1024;
 /// And for each microsecond that a byte and its ack are on their way: 400 Mbit/s.
 const WINDOW_PER_US: u64 = 50;
+/// Up to here a round trip says more of how soon the peer wakes up than of the way.
+const NEAR_US: u32 = 2_000;
 /// How long a step waits for acks, though the window is full.
 const REST_MS: i32 = 20;
 /// How much goes at once, though the window is full, because as much is owed: a step.
@@ -119,7 +121,7 @@ impl CatchUp {
     #[must_use]
     pub fn from(at: Position, sent: usize, round_trip_us: u32) -> CatchUp {
         let (until, rest) = (Deadline::send(), Deadline::after_ms(REST_MS));
-        let window = WINDOW + WINDOW_PER_US * u64::from(round_trip_us);
+        let window = WINDOW + WINDOW_PER_US * u64::from(round_trip_us.saturating_sub(NEAR_US));
         CatchUp { at, sent, first: at.lsn, bytes: 0, until, window, rest, owed: 0, has_snapshot: false }
     }
 
