@@ -52,9 +52,10 @@ enum Pace {
 
 impl Pace {
     fn lets_go_on(self, member: &Member<'_>) -> bool {
-        // Also what nobody has asked for yet.
-        let acked = member.link.progress.acked.max(member.link.inbox.highest_ok());
-        member.link.catch_up.is_some_and(|state| self == Pace::Unhindered || state.may_go_on(acked))
+        let Link { progress, inbox, catch_up, .. } = &*member.link;
+        // An ack counts here also while nobody has asked for it.
+        let has_room = |state: &CatchUp| state.may_go_on(progress.acked) || state.may_go_on(inbox.highest_ok());
+        catch_up.is_some_and(|state| self == Pace::Unhindered || has_room(&state))
     }
 }
 
