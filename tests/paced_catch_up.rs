@@ -9,7 +9,7 @@ use common::{Log, Write, quiet};
 use logship::net::catch_up::{self, Piece, Source};
 use logship::net::group::{Group, LeaderLog};
 use logship::net::io::Deadline;
-use logship::net::link::{LastFrame, Link};
+use logship::net::link::{LastFrame, Link, STEP};
 use logship::net::member::Member;
 use logship::net::socket;
 use logship::replication::message::{ACK_NOT_STORED, ACK_OK, Ack, FLAG_CHECKED, FLAG_LIVENESS, Mark};
@@ -41,7 +41,7 @@ impl LeaderLog for Leader<'_> {
         catch_up::locate(&self.0, lsn)
     }
     fn frames(&mut self, lsn: Lsn, into: &mut Vec<u8>) -> Result<Piece> {
-        catch_up::read_frames(&self.0, catch_up::locate(&self.0, lsn)?, catch_up::SMALL_PIECE, into)
+        catch_up::read_frames(&self.0, catch_up::locate(&self.0, lsn)?, STEP, into)
     }
     fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {
         wal::read_past(self.0.storage, self.0.tail, lsn).ok().flatten()

@@ -6,6 +6,7 @@ use super::side::{self, Mapped};
 use crate::error::{Error, Result};
 use crate::net::catch_up::{self, Piece, Source};
 use crate::net::group::LeaderLog;
+use crate::net::link::STEP;
 use crate::storage::file::{self, FileId, FileStorage};
 use crate::types::{History, Lsn};
 use crate::wal;
@@ -207,7 +208,7 @@ impl LeaderLog for LeaderLogByPath {
 
     fn frames(&mut self, lsn: Lsn, into: &mut Vec<u8>) -> Result<Piece> {
         let source = self.opened(lsn)?.source(None);
-        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, into)
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, STEP, into)
     }
 
     fn last(&mut self) -> Option<Lsn> {

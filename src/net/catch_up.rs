@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::io::{self, Deadline, Received};
-use super::link::{CatchUp, CaughtUp, Text};
+use super::link::{CatchUp, CaughtUp, STEP, Text};
 use super::member::Member;
 use super::snapshot::{self, Sent};
 use super::sys::{self, POLLIN, POLLOUT, PollFd};
@@ -26,8 +26,6 @@ use std::time::{Duration, Instant};
 
 /// How much is read and sent at once, about, when nothing else waits.
 const PIECE: usize = 256 * 1024;
-/// And beside commits, each of which may wait for one.
-pub const SMALL_PIECE: usize = 64 * 1024;
 /// And at first, so that the follower begins at once, and that one which lacks little costs few fresh pages of memory.
 const FIRST_PIECE: usize = 32 * 1024;
 /// Which part of a piece is there for the headers of its frames: enough for records of 64 bytes and more.
@@ -364,7 +362,7 @@ pub fn step(member: &mut Member<'_>, frames: &mut Frames<'_>) -> Result<()> {
         if !outbox.pump(member, frames)? {
             return check_deadline(member);
         }
-        if outbox.is_done() || bytes(member) - before >= SMALL_PIECE as u64 {
+        if outbox.is_done() || bytes(member) - before >= STEP as u64 {
             break;
         }
     }
@@ -593,7 +591,7 @@ mod tests {
         #[test]
         fn the_pieces_of_a_log_are_its_frames(
             lens in prop::collection::vec(prop_oneof![0_usize..20, 0_usize..2000, 60_000_usize..65_536], 0..200),
-            piece in prop_oneof![Just(PIECE), Just(SMALL_PIECE), 64_usize..9000],
+            piece in prop_oneof![Just(PIECE), Just(STEP), 64_usize..9000],
         ) {
             let (wal, frames) = log_and_frames(&lens);
             prop_assert!(sent(&wal, piece).0 == frames);

@@ -90,8 +90,8 @@ const WINDOW_PER_US: u64 = 50;
 const NEAR_US: u32 = 2_000;
 /// How long a step waits for acks, though the window is full.
 const REST_MS: i32 = 20;
-/// How much goes at once, though the window is full, because as much is owed: a step.
-const OWED_AT_ONCE: u64 = 64 * 1024;
+/// How much a step beside commits sends, about: each of them may wait for one.
+pub const STEP: usize = 64 * 1024;
 
 /// How far a catch-up has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl CatchUp {
         let unacked = self.at.lsn.since(acked.next().max(self.first)).min(records);
         // About as many bytes: where each acknowledged record ended is not kept.
         let bytes = self.bytes / records.max(1) * unacked;
-        bytes < self.window || self.owed >= OWED_AT_ONCE || self.rest.has_passed()
+        bytes < self.window || self.owed >= STEP as u64 || self.rest.has_passed()
     }
 
     /// Notes that a record of so many bytes was shipped beside it. Twice that goes to it in any case, or a log that

@@ -9,7 +9,7 @@ use crate::net::arrivals::Arrivals;
 use crate::net::catch_up::{self, Piece, Source, Watch};
 use crate::net::group::{Group, LeaderLog, MEMBERS_MAX};
 use crate::net::io::Deadline;
-use crate::net::link::{LastFrame, Link, Resyncs};
+use crate::net::link::{LastFrame, Link, Resyncs, STEP};
 use crate::net::member::Member;
 use crate::net::socket;
 use crate::replication::quorum::Policy;
@@ -162,7 +162,7 @@ impl LeaderLog for OwnLog<'_> {
 
     fn frames(&mut self, lsn: Lsn, into: &mut Vec<u8>) -> Result<Piece> {
         let source = self.source(None);
-        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, catch_up::SMALL_PIECE, into)
+        catch_up::read_frames(&source, catch_up::locate(&source, lsn)?, STEP, into)
     }
 
     fn last(&mut self) -> Option<Lsn> {

@@ -154,10 +154,10 @@ pub(crate) struct Limits {
 }
 
 impl Order {
-    /// The arguments that say the same to a process that this one starts.
+    /// The arguments that say the same.
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = self.limits.options().into_iter().map(OsString::from).collect();
-        arguments.push(format!("--parent={}", std::process::id()).into());
+        arguments.push(format!("--parent={}", self.parent).into());
         arguments.extend(self.user.map(|user| format!("--user={user}").into()));
         arguments.extend(self.apart.then(|| "--apart".into()));
         arguments.extend(["--inside".into(), self.inside.clone().into_os_string(), "--".into()]);

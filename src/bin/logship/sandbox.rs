@@ -261,7 +261,7 @@ impl Room<'_> {
         limits: Limits,
         apart: bool,
     ) -> Outcome {
-        let (parent, user) = (nix::unistd::getpid().as_raw(), self.user());
+        let (parent, user) = (nix::unistd::Pid::this().as_raw(), self.user());
         let order = Order { limits, parent, user, apart, inside: inside.into(), command: command.to_vec() };
         self.watched(&order, environment).unwrap_or_else(|why| Outcome { end: End::Lost(why), output: String::new() })
     }

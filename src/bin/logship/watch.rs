@@ -136,6 +136,7 @@ fn start(order: &Order) -> Result<(PipeReader, u32), String> {
     let wrong = |error: std::io::Error| error.to_string();
     let (reader, writer) = std::io::pipe().map_err(wrong)?;
     let mut command = Command::new("/proc/self/exe");
+    let order = Order { parent: Pid::this().as_raw(), ..order.clone() };
     command.arg0("logship").arg("__limited").args(order.arguments());
     command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(wrong)?).stderr(writer);
     let child = command.spawn().map_err(wrong)?;
