@@ -4,7 +4,7 @@
 //! function runs, and it may be replaced from any thread at any time.
 #![forbid(unsafe_code)]
 
-use crate::signal::without_sigpipe;
+use crate::signal::shielded;
 use std::fmt;
 use std::sync::RwLock;
 
@@ -40,7 +40,7 @@ pub fn log(level: Level, message: fmt::Arguments<'_>) {
             let line = format!("logship: {message}\n");
             // One write(2) a line, so that lines of several processes don't mix, and without the lock of the standard
             // library, which a forked child may have inherited locked. Nothing can be done on failure.
-            let _ = without_sigpipe(|| nix::unistd::write(std::io::stderr(), line.as_bytes()));
+            let _ = shielded(|| nix::unistd::write(std::io::stderr(), line.as_bytes()));
         }
         None => {}
     }

@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("signal", &[]),
     ("diag", &["signal"]),
     ("clock", &["types"]),
-    ("storage", &["diag", "error", "types"]),
+    ("storage", &["diag", "error", "signal", "types"]),
     ("kv", &["clock", "diag", "error", "storage", "types", "wal"]),
     ("wal", &["clock", "diag", "error", "kv", "storage", "types"]),
     ("replication", &["error", "types", "wal"]),

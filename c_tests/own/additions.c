@@ -99,19 +99,71 @@ static void timestamps_after_receive(void)
     wal_close(&writer);
     kv_store_destroy(&store);
 }
+static int append_stamped(struct wal_writer *writer, const char *value, uint64_t timestamp)
+{
+    struct wal_record record = {.op = WAL_OP_SET, .key = "k", .key_len = 1, .value = (char *)value,
+                                .value_len = (uint16_t)strlen(value), .timestamp = timestamp};
+    return wal_append(writer, &record);
+}
 static void timestamps_that_cannot_be(void)
 {
+    const uint64_t beyond[] = {((uint64_t)1 << 62) + ((uint64_t)1 << 41), (uint64_t)1 << 63, UINT64_MAX};
+    struct wal_record record;
+    struct wal_writer writer;
     uint8_t bytes[128];
+    REQUIRE(wal_open(&writer, "x.wal") == 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_FAILS(append_stamped(&writer, "v", beyond[i]), EINVAL);
+        CHECK_EQ(wal_record_decode(bytes, own_set(bytes, "k", "v", beyond[i]), &record), 0); /* a record all the same */
+        wal_record_free(&record);
+    }
+    CHECK_EQ(writer.offset, 0);
+    CHECK(repl_next_timestamp() < (uint64_t)1 << 62); /* one bad record must not use up all the time there is */
+    CHECK_EQ(wal_close(&writer), 0);
+}
+static void the_last_timestamp_that_can_be(void)
+{
     struct kv_store store;
-    uint64_t before = repl_next_timestamp();
+    struct wal_writer writer;
+    REQUIRE(wal_open(&writer, "x.wal") == 0);
+    CHECK_EQ(append_stamped(&writer, "old", ((uint64_t)1 << 62) - 1), 0);
+    CHECK_EQ(append_stamped(&writer, "new", repl_next_timestamp()), 0);
+    CHECK_EQ(wal_close(&writer), 0);
+    pid_t again = own_fork(); /* a restart would begin with a fresh clock; this child's is at least not behind */
+    if (again == 0) {
+        REQUIRE(wal_open(&writer, "x.wal") == 0);
+        CHECK_EQ(append_stamped(&writer, "newest", repl_next_timestamp()), 0);
+        CHECK_EQ(wal_close(&writer), 0);
+        own_leave();
+    }
+    CHECK_EQ(own_reap(again), 0);
     REQUIRE(kv_store_init(&store) == 0);
-    CHECK(own_write_file("x.wal", bytes, own_set(bytes, "k", "v", UINT64_MAX)) == 0);
-    CHECK_EQ(wal_recover("x.wal", &store), 1);
-    CHECK(own_write_file("y.wal", bytes, own_set(bytes, "k", "v", (uint64_t)1 << 62)) == 0);
-    CHECK_EQ(wal_recover("y.wal", &store), 1);
-    uint64_t next = repl_next_timestamp();
-    CHECK(next > before && next < (uint64_t)1 << 62); /* one bad record must not use up all the time there is */
+    CHECK_EQ(wal_recover("x.wal", &store), 3);
+    CHECK(strcmp(kv_store_get(&store, "k"), "newest") == 0);
     kv_store_destroy(&store);
+}
+static void a_clock_that_begins_anew(void)
+{
+    const uint64_t late[] = {((uint64_t)1 << 62) - 1, (uint64_t)1 << 62, (uint64_t)1 << 63};
+    for (int i = 0; i < 3; i++) {
+        pid_t fresh = own_fork();
+        if (fresh == 0) { /* as after a reboot: this process has seen no time stamp yet */
+            struct kv_store store;
+            struct wal_writer writer;
+            uint8_t bytes[128];
+            REQUIRE(own_write_file("y.wal", bytes, own_set(bytes, "k", "old", late[i])) == 0);
+            REQUIRE(wal_open(&writer, "y.wal") == 0 && kv_store_init(&store) == 0);
+            CHECK(repl_next_timestamp() > late[i]);
+            CHECK_EQ(append_stamped(&writer, "new", repl_next_timestamp()), 0);
+            CHECK_EQ(wal_close(&writer), 0);
+            CHECK_EQ(wal_recover("y.wal", &store), 2);
+            CHECK(strcmp(kv_store_get(&store, "k"), "new") == 0);
+            CHECK(unlink("y.wal") == 0);
+            kv_store_destroy(&store);
+            own_leave();
+        }
+        CHECK_EQ(own_reap(fresh), 0);
+    }
 }
 static void conflict_table(void)
 {
@@ -378,7 +430,9 @@ int main(void)
     CASE("timestamps after recovery of a log from the future", timestamps_after_recovery);
     CASE("timestamps after wal_open of one", timestamps_after_open);
     CASE("timestamps after receiving one", timestamps_after_receive);
-    CASE("timestamps of 2^62 and more are not taken over", timestamps_that_cannot_be);
+    CASE("timestamps that the clock can't pass are refused", timestamps_that_cannot_be);
+    CASE("after the last timestamp that a log takes the clock goes on", the_last_timestamp_that_can_be);
+    CASE("a clock that begins anew goes on above every timestamp of the log", a_clock_that_begins_anew);
     CASE("the conflict rule, row by row", conflict_table);
     CASE("any order, any number of times: the same store", any_order_any_number_of_times);
     CASE("set, set_ts and del by hand", set_and_del_by_hand);

@@ -154,7 +154,7 @@ static void file_that_may_not_grow(void)
     struct rlimit limit, was;
     char key[16];
     int n = 0;
-    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGXFSZ, SIG_DFL); /* raised once, and this process is gone */
     REQUIRE(wal_open(&writer, "x.wal") == 0 && getrlimit(RLIMIT_FSIZE, &was) == 0);
     for (int part = 0; part <= NUMBERED; part += NUMBERED / 4) { /* the limit falls at another place of the record each time */
         limit = was;
@@ -180,6 +180,57 @@ static void file_that_may_not_grow(void)
     CHECK(wal_close(&writer) == 0);
 }
 /* The roll-back cuts off its own bytes only: the file has grown under it through another descriptor. */
+static int torn_logs_kept(void)
+{
+    return own_count_files("x.wal.torn-", NULL, 0);
+}
+static void every_other_file_that_may_not_grow(void)
+{
+    struct kv_store store;
+    struct wal_writer writer;
+    struct wal_record record;
+    struct rlimit limit, was;
+    char key[16], line[64];
+    uint64_t offset;
+    sigset_t pending;
+    signal(SIGXFSZ, SIG_DFL);
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &was) == 0 && kv_store_init(&store) == 0 && wal_open(&writer, "x.wal") == 0);
+    for (int i = 0; i < 20; i++) {
+        record = numbered(key, i);
+        CHECK_EQ(wal_append(&writer, &record), 0);
+        CHECK_EQ(kv_store_set(&store, key, value_1k), 0);
+    }
+    CHECK_EQ(wal_close(&writer), 0);
+    int fd = open("x.wal", O_WRONLY | O_APPEND);
+    record = numbered(key, 20);
+    uint8_t encoded[NUMBERED];
+    REQUIRE(wal_record_encode(&record, encoded, sizeof encoded) == NUMBERED);
+    REQUIRE(write_full(fd, encoded, NUMBERED - 1) == 0); /* a record that a crash cut off */
+    limit = was;
+    limit.rlim_cur = 100;
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    CHECK_FAILS(write_full(fd, encoded, NUMBERED), EFBIG);
+    CHECK_FAILS(wal_checkpoint_write(&store, "c", 0), EFBIG);
+    CHECK_FAILS(wal_open(&writer, "x.wal"), EFBIG); /* what is cut off can't be kept, so it is not cut off */
+    int err = open("stderr", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    memset(line, '-', sizeof line);
+    REQUIRE(write(err, line, sizeof line) == sizeof line && dup2(err, 2) == 2);
+    CHECK_FAILS(wal_open(&writer, "x.wal"), EFBIG); /* and says so in a file that may not grow either */
+    CHECK(sigpending(&pending) == 0 && !sigismember(&pending, SIGXFSZ));
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &was) == 0);
+    CHECK_EQ(own_file_size("x.wal"), 21 * NUMBERED - 1);
+    CHECK_EQ(torn_logs_kept(), 0);
+    CHECK_EQ(own_count_files("c", NULL, 0), 0);
+    CHECK_EQ(wal_checkpoint_write(&store, "c", 0), 0);
+    CHECK_EQ(wal_checkpoint_load("c", &store, &offset), 0);
+    CHECK_EQ(wal_open(&writer, "x.wal"), 0);
+    CHECK_EQ(logship_last_lsn(&writer), 20);
+    CHECK_EQ(torn_logs_kept(), 1);
+    CHECK_EQ(wal_close(&writer), 0);
+    close(err);
+    close(fd);
+    kv_store_destroy(&store);
+}
 static void rolled_back_to_what_the_file_had(void)
 {
     struct wal_writer first, second;
@@ -275,7 +326,14 @@ static void what_is_synced_when(void)
         CHECK_EQ(wal_append(&writer, &record), 0);
         CHECK(file_syncs > before);
     }
+    int before_close = file_syncs;
     CHECK(wal_close(&writer) == 0);
+    CHECK_EQ(file_syncs, before_close + 1);
+    REQUIRE(wal_open(&writer, "x.wal") == 0);
+    int fd = sync_fails_on = writer.fd;
+    CHECK_FAILS(wal_close(&writer), EIO);
+    CHECK_EQ(writer.fd, -1);
+    CHECK(!own_is_open(fd));
     REQUIRE(kv_store_init(&store) == 0 && kv_store_set(&store, "k", "v") == 0);
     file_syncs = dir_syncs = 0;
     CHECK_EQ(wal_checkpoint_write(&store, "c", 0), 0);
@@ -290,9 +348,10 @@ int main(void)
     CASE("full disk: a batch is stored whole or not at all", full_disk_and_a_batch);
     CASE("full disk: a checkpoint that does not fit leaves the old one", full_disk_and_a_checkpoint);
     CASE("RLIMIT_FSIZE: EFBIG after a partial write, whole records only", file_that_may_not_grow);
+    CASE("RLIMIT_FSIZE: no signal from any other file either", every_other_file_that_may_not_grow);
     CASE("roll-back keeps what came into the file through another descriptor", rolled_back_to_what_the_file_had);
     CASE("failed fsync: EIO, cut off, latched until reopened", failed_fsync);
     CASE("failed fsync of a batch; one fsync for a batch", failed_fsync_of_a_batch);
-    CASE("fsync for each record, for a new name, for a checkpoint", what_is_synced_when);
+    CASE("fsync for each record, at close, for a new name, for a checkpoint", what_is_synced_when);
     return own_end();
 }

@@ -68,6 +68,7 @@ static void test_del_round_trip(void)
     CHECK_EQ(wal_record_decode(buffer, len, &decoded), 0);
     CHECK_EQ(decoded.op, WAL_OP_DEL);
     CHECK_STR(decoded.key, "name");
+    CHECK(decoded.value == NULL);
     CHECK_EQ(decoded.value_len, 0);
     CHECK_EQ(decoded.timestamp, 7);
     wal_record_free(&decoded);

@@ -29,7 +29,7 @@ enum wal_op {
 };
 
 /**
- * One write. After `wal_record_decode` both strings end with a NUL behind their lengths and belong to the caller, who
+ * One write. After `wal_record_decode` its strings end with a NUL behind their lengths and belong to the caller, who
  * frees them with `free` or `wal_record_free`.
  */
 struct wal_record {
@@ -46,7 +46,7 @@ struct wal_record {
      */
     uint16_t key_len;
     /**
-     * The value, `value_len` bytes.
+     * The value, `value_len` bytes; NULL for a decoded DEL.
      */
     char *value;
     /**
@@ -79,8 +79,8 @@ int wal_record_encode(const struct wal_record *record,
 
 /**
  * Reads `len` bytes of one encoded record into `*record`. `key` and `value` are allocated with malloc(3) and end with
- * a NUL; a DEL's value is "". Returns 0; `CRC_MISMATCH` (-2, `errno` EBADMSG) if the length field is not `len` - 8 or
- * the CRC does not match; -1 with `errno` EBADMSG if `len` is below the smallest record or a right CRC stands over
+ * a NUL; a DEL's value is NULL. Returns 0; `CRC_MISMATCH` (-2, `errno` EBADMSG) if the length field is not `len` - 8
+ * or the CRC does not match; -1 with `errno` EBADMSG if `len` is below the smallest record or a right CRC stands over
  * fields that make none, EINVAL for NULL, ENOMEM. On failure `*record` is zeroed. A record without the last 8 bytes (a
  * W10 log) has timestamp 0. Safe in any thread.
  */

@@ -57,8 +57,9 @@ int wal_append(struct wal_writer *writer,
                const struct wal_record *record);
 
 /**
- * Closes the log and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or -1 with `errno`: EINVAL
- * for NULL, EBADF if it is closed already. Every append that returned 0 is durable already.
+ * Makes the log durable (fsync), closes it and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or
+ * -1 with `errno`: EINVAL for NULL, EBADF if it is closed already, what fsync(2) says, and the log is closed then too.
+ * Every append that returned 0 is durable already.
  */
 int wal_close(struct wal_writer *writer);
 

@@ -27,7 +27,7 @@ int repl_resolve_conflict(uint64_t existing_ts,
 
 /**
  * A new time stamp for a write: CLOCK_MONOTONIC in nanoseconds, but always above every time stamp that this process
- * has given out, or seen in a log, record or checkpoint below 2^62. Safe in any thread.
+ * has given out, or seen in a log, record or checkpoint. Safe in any thread.
  */
 uint64_t repl_next_timestamp(void);
 

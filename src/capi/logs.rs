@@ -147,6 +147,18 @@ pub(super) fn is_adopted(fd: RawFd, address: usize) -> bool {
     adopted
 }
 
+/// Makes what stands in the log durable before its descriptor is closed. After a failed fsync there is nothing left to
+/// try: a second one would report success about bytes that are not there.
+pub(super) fn sync_at_close(fd: RawFd) -> Result<()> {
+    // SAFETY: the descriptor is a live writer's.
+    let mut log = OpenLog::of(unsafe { super::wal_writer::borrow(fd) }?)?;
+    if log.entry.value().latched {
+        return Ok(());
+    }
+    log.storage.sync()?;
+    Ok(())
+}
+
 /// A log that a C program writes to: its descriptor, and what is known beside it.
 pub(super) struct OpenLog<'fd> {
     storage: FileStorage<BorrowedFd<'fd>>,

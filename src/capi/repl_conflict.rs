@@ -38,7 +38,7 @@ pub unsafe extern "C" fn repl_resolve_conflict(
 }
 
 /// A new time stamp for a write: CLOCK_MONOTONIC in nanoseconds, but always above every time stamp that this process
-/// has given out, or seen in a log, record or checkpoint below 2^62. Safe in any thread.
+/// has given out, or seen in a log, record or checkpoint. Safe in any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_next_timestamp() -> u64 {
     let before = errno::get();

@@ -19,7 +19,7 @@ pub enum wal_op {
     WAL_OP_DEL = 2,
 }
 
-/// One write. After `wal_record_decode` both strings end with a NUL behind their lengths and belong to the caller, who
+/// One write. After `wal_record_decode` its strings end with a NUL behind their lengths and belong to the caller, who
 /// frees them with `free` or `wal_record_free`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ pub struct wal_record {
     pub key: *mut c_char,
     /// Bytes in the key, 1 to 65535.
     pub key_len: u16,
-    /// The value, `value_len` bytes.
+    /// The value, `value_len` bytes; NULL for a decoded DEL.
     pub value: *mut c_char,
     /// Bytes in the value; 0 for a DEL.
     pub value_len: u16,
@@ -105,8 +105,8 @@ pub unsafe extern "C" fn wal_record_encode(record: *const wal_record, buffer: *m
 }
 
 /// Reads `len` bytes of one encoded record into `*record`. `key` and `value` are allocated with malloc(3) and end with
-/// a NUL; a DEL's value is "". Returns 0; `CRC_MISMATCH` (-2, `errno` EBADMSG) if the length field is not `len` - 8 or
-/// the CRC does not match; -1 with `errno` EBADMSG if `len` is below the smallest record or a right CRC stands over
+/// a NUL; a DEL's value is NULL. Returns 0; `CRC_MISMATCH` (-2, `errno` EBADMSG) if the length field is not `len` - 8
+/// or the CRC does not match; -1 with `errno` EBADMSG if `len` is below the smallest record or a right CRC stands over
 /// fields that make none, EINVAL for NULL, ENOMEM. On failure `*record` is zeroed. A record without the last 8 bytes (a
 /// W10 log) has timestamp 0. Safe in any thread.
 ///
@@ -122,12 +122,17 @@ pub unsafe extern "C" fn wal_record_decode(buffer: *const u8, len: usize, record
         // SAFETY: the caller's promise.
         let buffer = unsafe { ptr::bytes(buffer, len) }?;
         let decoded = if replaced::has_codec() { codec::decode(buffer)? } else { record::decode(buffer)? };
-        clock::observe(decoded.timestamp);
+        if clock::admits(decoded.timestamp) {
+            clock::observe(decoded.timestamp);
+        }
         let key = duplicate(decoded.key)?;
-        let value = duplicate(decoded.value).inspect_err(|_| {
-            // SAFETY: it came from malloc just now and nobody else has it.
-            unsafe { libc::free(key.cast()) }
-        })?;
+        let value = match decoded.op {
+            Op::Del => std::ptr::null_mut(),
+            Op::Set => duplicate(decoded.value).inspect_err(|_| {
+                // SAFETY: it came from malloc just now and nobody else has it.
+                unsafe { libc::free(key.cast()) }
+            })?,
+        };
         let whole = wal_record {
             op: decoded.op.byte(),
             key,

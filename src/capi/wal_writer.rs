@@ -7,7 +7,7 @@ use super::replaced::{self, File};
 use super::wal_record::wal_record;
 use super::{guard, ptr};
 use crate::error::{Error, Result};
-use crate::signal::without_sigpipe;
+use crate::signal::shielded;
 use crate::wal;
 use crate::wal::record::Record;
 use libc::{c_char, c_int, c_void, ssize_t};
@@ -156,8 +156,9 @@ pub(super) unsafe fn append_all(writer: *mut wal_writer, records: &[Record<'_>])
     Ok(0)
 }
 
-/// Closes the log and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or -1 with `errno`: EINVAL
-/// for NULL, EBADF if it is closed already. Every append that returned 0 is durable already.
+/// Makes the log durable (fsync), closes it and sets `fd` to -1; a writer from `wal_open(path)` is freed. Returns 0, or
+/// -1 with `errno`: EINVAL for NULL, EBADF if it is closed already, what fsync(2) says, and the log is closed then too.
+/// Every append that returned 0 is durable already.
 ///
 /// # Safety
 /// `writer` is NULL or points to a writer; one from `wal_open_path` is not used again.
@@ -170,6 +171,7 @@ pub unsafe extern "C" fn wal_close(writer: *mut wal_writer) -> c_int {
         if fd < 0 {
             return Err(Errno::EBADF.into());
         }
+        let synced = logs::sync_at_close(fd);
         let ours = logs::is_adopted(fd, writer.addr());
         logs::forget_descriptor(fd);
         // SAFETY: as above.
@@ -180,7 +182,7 @@ pub unsafe extern "C" fn wal_close(writer: *mut wal_writer) -> c_int {
         }
         // EINTR too leaves the descriptor closed on Linux.
         match nix::unistd::close(fd) {
-            Ok(()) | Err(Errno::EINTR) => Ok(0),
+            Ok(()) | Err(Errno::EINTR) => synced.map(|()| 0),
             Err(errno) => Err(errno.into()),
         }
     })
@@ -202,7 +204,7 @@ pub unsafe extern "C" fn write_full(fd: c_int, buf: *const c_void, len: usize) -
         // SAFETY: the descriptor is the caller's.
         let fd = unsafe { borrow(fd) }?;
         while !bytes.is_empty() {
-            match without_sigpipe(|| nix::unistd::write(fd, bytes)) {
+            match shielded(|| nix::unistd::write(fd, bytes)) {
                 Ok(0) => return Err(Errno::ENOSPC.into()),
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::EINTR) => {}

@@ -261,6 +261,9 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             // A right CRC over fields that make no record is damage too.
             return Err(self.reject(fingerprint, last, Error::CrcMismatch));
         }
+        if decoded.is_some_and(|record| !clock::admits(record.timestamp)) {
+            return Err(self.reject(fingerprint, last, crate::wal::BEYOND_THE_CLOCK));
+        }
         let group = self.gather(encoded);
         let first = last.next();
         if answers && cfg!(logship_canary_ack_first) {
@@ -392,8 +395,8 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let (word, rest) = bytes.split_first_chunk()?;
         let Ok(Header::Record(len)) = frame::header(*word) else { return None };
         let encoded = rest.get(..len)?;
-        codec::decode(encoded).ok()?;
-        self.follower.takes_more().then_some(len)
+        let is_taken = clock::admits(codec::decode(encoded).ok()?.timestamp);
+        (is_taken && self.follower.takes_more()).then_some(len)
     }
 
     /// Applies records that an earlier call stored and could not apply (the store's lock was held, memory was out).

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::{AppendError, Storage, sys};
+use crate::signal::shielded;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::uio::pread;
@@ -73,15 +74,17 @@ impl<F: AsFd> Storage for FileStorage<F> {
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         let mut done = 0;
-        while done < bytes.len() {
-            match write(&self.0, &bytes[done..]) {
-                Ok(0) => return Err(AppendError { written: done as u64, error: Errno::ENOSPC.into() }),
-                Ok(count) => done += count,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(AppendError { written: done as u64, error: errno.into() }),
+        shielded(|| {
+            while done < bytes.len() {
+                match write(&self.0, &bytes[done..]) {
+                    Ok(0) => return Err(AppendError { written: done as u64, error: Errno::ENOSPC.into() }),
+                    Ok(count) => done += count,
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(AppendError { written: done as u64, error: errno.into() }),
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
@@ -111,7 +114,7 @@ impl<F: AsFd> Storage for FileStorage<F> {
     fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
         let Some(path) = self.name_of(suffix) else { return Ok(()) };
         let (temporary, mut file) = create_beside(&path, "tmp")?;
-        let written = file.write_all(bytes).and_then(|()| std::fs::rename(&temporary, &path));
+        let written = write_all(&mut file, bytes).and_then(|()| std::fs::rename(&temporary, &path));
         if written.is_err() {
             discard(&temporary);
         }
@@ -214,14 +217,14 @@ pub fn replace<E: From<io::Error>>(
     content: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
     let (temporary, file) = create_beside(path, "tmp")?;
-    let written = (|| {
+    let written = shielded(|| {
         let mut writer = BufWriter::with_capacity(256 * 1024, file);
         content(&mut writer)?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
         std::fs::rename(&temporary, path)?;
         Ok(())
-    })();
+    });
     if written.is_err() {
         discard(&temporary);
         return written;
@@ -284,6 +287,11 @@ pub fn save_tail(path: &Path, what: &str, storage: &impl Storage, offset: u64) -
     Ok(name)
 }
 
+/// Writes all of `bytes` to a file. A file that may not grow so far is EFBIG, without the signal that goes with it.
+pub fn write_all(into: &mut File, bytes: &[u8]) -> io::Result<()> {
+    shielded(|| into.write_all(bytes))
+}
+
 /// Writes the bytes `range` of `storage`, as far as there are any, to a file.
 pub fn copy_range(storage: &impl Storage, range: Range<u64>, into: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
@@ -294,7 +302,7 @@ pub fn copy_range(storage: &impl Storage, range: Range<u64>, into: &mut File) ->
         if count == 0 {
             break;
         }
-        into.write_all(&buffer[..count])?;
+        write_all(into, &buffer[..count])?;
         offset += count as u64;
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //! "LSINDEX\1" [modified:8] [inode:8]                    of the log file, when the index was written
 //! [base:8] [base_history:8] [len:8] [last:8] [history:8] [last_at:8] [first_head:8] [last_head:8]
-//! [timestamp:8]                                         no record covered has a greater one, if below 2^62
+//! [timestamp:8]                                         no record covered has a greater one
 //! [stride:8] [count:8] then count x [offset:8][history:8]
 //! [crc32:4]                                             over every byte before it
 //! ```

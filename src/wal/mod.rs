@@ -81,11 +81,17 @@ fn remove_temporaries(path: &Path, suffixes: &[&str]) {
     }
 }
 
+/// Why a log does not take a record; see [`clock::admits`].
+pub const BEYOND_THE_CLOCK: Error = Error::Invalid("a time stamp that the clock can't pass");
+
 /// Encodes records one after another; returns the end of each, counted from the beginning of `into`.
 pub fn encode_all(records: &[Record<'_>], into: &mut Vec<u8>) -> Result<Vec<usize>> {
     into.clear();
     let mut ends = Vec::with_capacity(records.len());
     for one in records {
+        if !clock::admits(one.timestamp) {
+            return Err(BEYOND_THE_CLOCK);
+        }
         let start = into.len();
         into.resize(start + codec::encoded_len_max(one), 0);
         let len = codec::encode(one, &mut into[start..])?;

@@ -18,7 +18,6 @@ use crate::types::{History, Lsn};
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -96,7 +95,7 @@ impl Incoming {
         if offset != self.have || self.have + bytes.len() as u64 > self.snapshot.size {
             return Err(Error::Protocol("a part of a snapshot out of its place"));
         }
-        if let Err(error) = self.file.write_all(bytes) {
+        if let Err(error) = file::write_all(&mut self.file, bytes) {
             self.file.set_len(self.have)?;
             return Err(error.into());
         }
@@ -144,7 +143,7 @@ impl Incoming {
             return Err(Error::Protocol("a snapshot's last record is not its own"));
         }
         self.restore(store)?;
-        let log = compact::replace(wal_path, storage, tail, origin, |new| Ok(new.write_all(encoded)?))?;
+        let log = compact::replace(wal_path, storage, tail, origin, |new| Ok(file::write_all(new, encoded)?))?;
         // Behind the log: until then the old log may need the checkpoint that has this name. Recovery finds the
         // snapshot under its own name too, so that it could not be renamed is no failure.
         if let Err(error) = file::rename(&self.path, &file::beside(wal_path, CHECKPOINT_SUFFIX)) {

@@ -142,14 +142,15 @@ int wal_record_decode(const uint8_t *buffer, size_t len, struct wal_record *reco
     if (find_fields(buffer, len, &at) != 0)
         return bad_message(-1);
 
+    record->op = buffer[HEADER_BYTES];
     record->key = copy_string(buffer + at.key_at, at.key_len);
-    record->value = copy_string(buffer + at.value_at, at.value_len);
-    if (record->key == NULL || record->value == NULL) {
+    if (record->op == WAL_OP_SET) /* A DEL has no value. */
+        record->value = copy_string(buffer + at.value_at, at.value_len);
+    if (record->key == NULL || (record->value == NULL && record->op == WAL_OP_SET)) {
         wal_record_free(record);
         errno = ENOMEM;
         return -1;
     }
-    record->op = buffer[HEADER_BYTES];
     record->key_len = (uint16_t)at.key_len;
     record->value_len = (uint16_t)at.value_len;
     record->crc = (uint32_t)get_le(buffer, CRC_BYTES);
