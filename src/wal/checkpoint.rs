@@ -215,6 +215,21 @@ impl<S: Storage> Checkpoint<'_, S> {
     }
 }
 
+/// Loads a checkpoint into `store`; the store is unchanged if the file is damaged.
+pub fn load_checkpoint(path: &Path, store: &mut impl StateMachine) -> Result<Covered> {
+    let storage = file::open_read(path)?;
+    let found = verify(&storage).inspect_err(|error| {
+        crate::log_error!("{}: checkpoint refused: {error}", path.display());
+    })?;
+    found.apply(store)?;
+    Ok(found.covered)
+}
+
+/// Whether there is a whole checkpoint at `path`.
+pub fn is_checkpoint(path: &Path) -> bool {
+    file::open_read(path).is_ok_and(|storage| verify(&storage).is_ok())
+}
+
 /// How many entries are applied at once: a table looks ahead in them, and takes its lock once.
 const BATCH: usize = 64;
 

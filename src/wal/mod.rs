@@ -16,6 +16,9 @@ pub mod scan;
 pub mod snapshot;
 pub mod tail;
 
+pub use checkpoint::{is_checkpoint, load_checkpoint};
+pub use recovery::{recover, recover_with_checkpoint};
+
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
@@ -80,6 +83,9 @@ fn remove_temporaries(path: &Path, suffixes: &[&str]) {
         left.iter().for_each(|name| file::discard(name));
     }
 }
+
+/// What stands behind the name of a log for the checkpoint that a snapshot installed.
+pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
 
 /// Why a log does not take a record; see [`clock::admits`].
 pub const BEYOND_THE_CLOCK: Error = Error::Invalid("a time stamp that the clock can't pass");
@@ -297,73 +303,6 @@ impl<S: Storage> Wal<S> {
     }
 }
 
-/// Replays the log at `path` into `store`, stopping at the first record that is not whole; returns how many records
-/// were replayed. A missing file is an error (ENOENT). A log that was compacted needs the checkpoint that stands for
-/// its first records: the one in `<path>.ckpt`, which a snapshot puts there, or it is refused.
-pub fn recover(path: &Path, store: &mut impl StateMachine) -> Result<u64> {
-    let log = file::open_read(path)?;
-    match meta::origin(&log)? {
-        origin if origin.base == Lsn::ZERO => replay_from(path, &log, 0, store),
-        _ => recover_compacted(path, &log, None, store),
-    }
-}
-
-/// What stands behind the name of a log for the checkpoint that a snapshot installed.
-pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
-
-/// Recovers a log that does not begin with record 1: the first that fits of the checkpoint given, the one beside the
-/// log and a snapshot whose installation a crash interrupted is loaded, and what it does not cover replayed.
-fn recover_compacted(
-    path: &Path,
-    log: &FileStorage<File>,
-    given: Option<&Path>,
-    store: &mut impl StateMachine,
-) -> Result<u64> {
-    let mut tail = Box::<LogTail>::default();
-    tail.refresh(log)?;
-    let real = file::real(path);
-    let beside = file::beside(&real, CHECKPOINT_SUFFIX);
-    let snapshots = file::all_beside(&real, snapshot::SUFFIX)?;
-    let candidates = given.into_iter().chain([beside.as_path()]).chain(snapshots.iter().map(PathBuf::as_path));
-    for candidate in candidates {
-        let found = file::open_read(candidate).map_err(Error::from).and_then(|storage| {
-            let found = checkpoint::verify(&storage)?;
-            let offset = recovery::offset_behind(&found.covered, log, &tail)?;
-            found.apply(store)?;
-            Ok(offset)
-        });
-        match found {
-            Ok(offset) => {
-                if snapshots.iter().any(|snapshot| snapshot == candidate) {
-                    file::rename(candidate, &beside)?; // What the crash has left to do.
-                }
-                return replay_from(path, log, offset, store);
-            }
-            Err(error) => crate::log_warn!(
-                "{}: not used for {}, which begins after LSN {}: {error}",
-                candidate.display(),
-                path.display(),
-                tail.base()
-            ),
-        }
-    }
-    Err(recovery::refuse())
-}
-
-fn replay_from(path: &Path, storage: &impl Storage, offset: u64, store: &mut impl StateMachine) -> Result<u64> {
-    let replay = recovery::replay(storage, offset, store)?;
-    if replay.damaged {
-        crate::log_warn!(
-            "{}: stopped at offset {}: no whole record there; {} records were replayed, {} bytes were not",
-            path.display(),
-            replay.end,
-            replay.records,
-            storage.len()?.saturating_sub(replay.end)
-        );
-    }
-    Ok(replay.records)
-}
-
 /// Reads the encoded record `lsn`, walking from `near`, a place at or before it. A log without it is ENOENT, also one
 /// that was compacted and begins behind it.
 pub fn read_record(storage: &impl Storage, near: Position, lsn: Lsn) -> Result<Vec<u8>> {
@@ -434,64 +373,6 @@ fn read_head(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<
     let count = storage.read_at(&mut head, at.offset)?;
     let head = &head[..count];
     Ok(codec::frame_len(head).zip(record::stored_crc(head)))
-}
-
-/// Loads a checkpoint into `store`; the store is unchanged if the file is damaged.
-pub fn load_checkpoint(path: &Path, store: &mut impl StateMachine) -> Result<checkpoint::Covered> {
-    let storage = file::open_read(path)?;
-    let found = checkpoint::verify(&storage).inspect_err(|error| {
-        crate::log_error!("{}: checkpoint refused: {error}", path.display());
-    })?;
-    found.apply(store)?;
-    Ok(found.covered)
-}
-
-/// Whether there is a whole checkpoint at `path`.
-pub fn is_checkpoint(path: &Path) -> bool {
-    file::open_read(path).is_ok_and(|storage| checkpoint::verify(&storage).is_ok())
-}
-
-/// Recovers from a checkpoint and the log behind it; returns how many records of the log were replayed. A checkpoint
-/// that is missing, damaged or does not fit the log is passed over and the whole log replayed.
-pub fn recover_with_checkpoint(wal_path: &Path, checkpoint_path: &Path, store: &mut impl StateMachine) -> Result<u64> {
-    use recovery::{CheckpointState, Plan};
-    let log = file::open_read(wal_path)?;
-    if meta::origin(&log)?.base > Lsn::ZERO {
-        return recover_compacted(wal_path, &log, Some(checkpoint_path), store);
-    }
-    let opened = match file::open_read(checkpoint_path) {
-        Ok(storage) => Some(storage),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    let found = opened.as_ref().map(checkpoint::verify);
-    let state = match &found {
-        None => CheckpointState::Missing,
-        Some(Ok(found)) if recovery::is_boundary(&log, found.covered.offset)? => {
-            CheckpointState::Usable(found.covered.offset)
-        }
-        Some(Ok(found)) => {
-            crate::log_warn!(
-                "{}: its offset {} is no record boundary of {} ({} bytes): replaying the whole log",
-                checkpoint_path.display(),
-                found.covered.offset,
-                wal_path.display(),
-                log.len()?
-            );
-            CheckpointState::Unusable
-        }
-        Some(Err(error)) => {
-            crate::log_warn!("{}: {error}: replaying the whole log", checkpoint_path.display());
-            CheckpointState::Unusable
-        }
-    };
-    match (recovery::plan(state), found) {
-        (Plan::Checkpoint(offset), Some(Ok(found))) => {
-            found.apply(store)?;
-            replay_from(wal_path, &log, offset, store)
-        }
-        _ => replay_from(wal_path, &log, 0, store),
-    }
 }
 
 /// The absolute form of a path, without asking that it exist.
