@@ -253,13 +253,17 @@ uninstall_the_moved_tree() {
     shared_library_exports_the_list a_library_that_exports_more_is_seen programs_with_pkg_config generic_names_are_the_programs programs_with_cmake \
     zlib_in_the_same_program the_lessons_own_crc32 a_lesson_with_the_installed_tree manual_pages the_command \
     linking_page uninstall_the_moved_tree
+passed=0
 for check in "$@"; do
     (set -o pipefail; "$check") >"$work/output" 2>&1 && status=0 || status=$?
     if [ "$status" -ne 0 ]; then
         cat "$work/output" >&2
         echo "install-test: $check FAILED" >&2
+        echo "$passed passed, 1 failed"
         exit 1
     fi
     [ "$check" != install_and_move ] || export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
     echo "install-test: $check ok"
+    passed=$((passed + 1))
 done
+echo "$passed passed, 0 failed"

@@ -62,13 +62,16 @@ run_lesson() {
     repl_heartbeat_test repl_ship_test repl_quorum_test repl_conflict_test repl_rejoin_test repl_full_test w11_test_harness
 
 failed=0
+passed=0
 for name in "$@"; do
     if run_lesson "$name"; then
         printf '%-24sok\n' "$name"
+        passed=$((passed + 1))
     else
         printf '%-24sFAILED\n' "$name"
         cat "$work/stdout" "$work/stderr" >&2
         failed=$((failed + 1))
     fi
 done
+echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

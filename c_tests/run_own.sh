@@ -1,9 +1,10 @@
-#!/bin/sh
-# Builds and runs our own C programs: run_own.sh [NAME...]
+#!/usr/bin/env bash
+# Builds and runs our own C programs, some at a time: run_own.sh [NAME...]
 #
-# The environment is run_lessons.sh's. SKIP_OWN names programs that can't run in this way of building (literal_headers with
-# the shared library, which has no crc32; wal_enospc where fsync can't be replaced). Each program says what it skipped itself.
-# The exit code is 0 if every program was built and ended with 0.
+# The environment is run_lessons.sh's, and JOBS, how many at a time: they wait for deadlines more than they compute.
+# SKIP_OWN names programs that can't run in this way of building (literal_headers with the shared library, which has no
+# crc32; wal_enospc where fsync can't be replaced). Each program says what it skipped itself.
+# The exit code is 0 if every program was built and ended with 0. The last line counts the tests in them.
 set -u
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -16,23 +17,42 @@ LOGSHIP_INCLUDE=${LOGSHIP_INCLUDE:--I$root/include}
 LOGSHIP_LIBS=${LOGSHIP_LIBS:-$root/target/release/liblogship.a -lpthread -ldl -lm}
 TEST_RUNNER=${TEST_RUNNER:-}
 SKIP_OWN=${SKIP_OWN:-}
+JOBS=${JOBS:-$(nproc)}
 SUBDIRS="-I$root/include/w09 -I$root/include/w10 -I$root/include/w11"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/logship-own-XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # The variables hold several words each, so they are left unquoted.
 # shellcheck disable=SC2086
-build() {
+build() { # SOURCE PROGRAM
     case $1 in
     *.cpp) $CXX $CXXFLAGS $LOGSHIP_INCLUDE $SUBDIRS -o "$2" "$1" $LOGSHIP_LIBS ;;
     *) $CC $CFLAGS $LOGSHIP_INCLUDE $SUBDIRS -o "$2" "$1" $LOGSHIP_LIBS ;;
-    esac >"$work/out" 2>&1
+    esac
 }
 
-failed=0
+run_one() { # SOURCE NAME: its place is a directory of its own, where what it prints and its counts are left too
+    local place=$work/$2 said status=0
+    mkdir "$place"
+    # shellcheck disable=SC2086
+    { build "$1" "$place/program" &&
+        TMPDIR=$place timeout 300 $TEST_RUNNER "$place/program"; } >"$place/out" 2>"$place/err" || status=1
+    # A program that ends without a word on how many tests it has is one test.
+    said=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$place/out" | tail -n 1)
+    if [ "$status" -eq 0 ]; then
+        echo "${said:-1 passed, 0 failed}" >"$place/counts"
+        printf '%-24sok      %s\n' "$2" "$said"
+    else
+        case $said in *" 0 failed"* | "") said="0 passed, 1 failed" ;; esac
+        echo "$said" >"$place/counts"
+        printf '%-24sFAILED\n%s\n%s\n' "$2" "$(cat "$place/out")" "$(cat "$place/err")" >&2
+    fi
+    rm -f "$place/program"
+}
+
 for source in "$here"/own/*.c "$here"/own/*.cpp; do
     name=$(basename "$source")
     name=${name%.*}
@@ -40,13 +60,9 @@ for source in "$here"/own/*.c "$here"/own/*.cpp; do
     if [ $# -gt 0 ]; then
         case " $* " in *" $name "*) ;; *) continue ;; esac
     fi
-    # shellcheck disable=SC2086
-    if build "$source" "$work/$name" && TMPDIR=$work timeout 300 $TEST_RUNNER "$work/$name" >"$work/out" 2>"$work/err"; then
-        printf '%-24sok      %s\n' "$name" "$(tail -n 1 "$work/out")"
-    else
-        printf '%-24sFAILED\n' "$name"
-        cat "$work/out" "$work/err" >&2
-        failed=$((failed + 1))
-    fi
+    while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n; done
+    run_one "$source" "$name" &
 done
-[ "$failed" -eq 0 ]
+wait
+cat "$work"/*/counts | awk '{ passed += $1; failed += $3 } END {
+    print passed " passed, " failed " failed"; exit failed > 0 || passed == 0 }'

@@ -145,4 +145,5 @@ for mode in "$@"; do
     esac
     echo "replaced, $mode: $runs runs, $failed failed"
 done
+echo "$((runs - failed)) passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -68,13 +68,7 @@ map: tools
 
 # Installs into directories of its own and builds programs with nothing but what is there.
 install-test: package
-	@$(call need,g++,g++)
-	@$(call need,cmake,cmake)
-	@$(call need,pkg-config,pkg-config)
-	@$(call need,groff,groff-base)
-	@$(call need,groff,groff-base)
-	@echo "#include <zlib.h>" | $(CC) -E - >/dev/null 2>&1 || \
-	    { echo "zlib.h is missing: apt-get install zlib1g-dev" >&2; exit 1; }
+	@CARGO="$(CARGO)" packaging/setup.sh --look test-all
 	CC="$(CC)" LOGSHIP_BIN="$(LOGSHIP_BIN)" c_tests/check_install.sh
 
 # The package for a registry, built from what is in it.

@@ -140,6 +140,7 @@ fn named(name: &str) -> usize {
 }
 
 #[test]
+#[ignore = "make test-all: fourteen seconds"]
 fn each_way_to_go_wrong_ends_in_a_clear_line_and_disturbs_nobody() {
     let desk = Desk::new();
     let mark = format!("lg{}", std::process::id());
@@ -204,6 +205,7 @@ fn each_way_to_go_wrong_ends_in_a_clear_line_and_disturbs_nobody() {
 }
 
 #[test]
+#[ignore = "make test-all: eight seconds"]
 fn what_is_wrong_before_anything_runs_is_said() {
     let desk = Desk::new();
     let with = |text: &str| format!("{GOOD_CRC}{text}");
@@ -336,6 +338,7 @@ fn a_check_reaches_no_other_submission() {
 }
 
 #[test]
+#[ignore = "make test-all: six seconds"]
 fn valgrind_and_the_submissions_own_harness_have_a_say() {
     let desk = Desk::new();
     let harness = |last: &str, code: i32| format!("#!/bin/sh\necho running\necho '{last}'\nexit {code}\n");
@@ -496,6 +499,7 @@ fn a_watcher_whose_grader_is_gone_already_starts_nothing() {
 
 /// Somebody else's user, a copy of the command and of the library where that user may read them.
 #[test]
+#[ignore = "make test-all: eight seconds"]
 fn without_root_the_limits_hold_too() {
     if !is_root() {
         // Then every other test here has shown it.
