@@ -37,6 +37,14 @@ pub enum Error {
         /// The last whole record before the damage.
         after: Lsn,
     },
+    /// A log that is only read ends before its last record does: torn, or still being written. EBADMSG.
+    #[error("the log ends in the middle of a record at offset {offset} (after LSN {after})")]
+    Unfinished {
+        /// Byte offset of the record that is not whole.
+        offset: u64,
+        /// The last whole record before it.
+        after: Lsn,
+    },
     /// A key or value does not fit the format. EMSGSIZE.
     #[error("too large: {0}")]
     TooLarge(&'static str),
@@ -121,7 +129,8 @@ impl Error {
         match self {
             Error::Invalid(_) => libc::EINVAL,
             Error::BufferTooSmall { .. } => libc::ENOBUFS,
-            Error::CrcMismatch | Error::Malformed(_) | Error::Damaged { .. } => libc::EBADMSG,
+            Error::CrcMismatch | Error::Malformed(_) => libc::EBADMSG,
+            Error::Damaged { .. } | Error::Unfinished { .. } => libc::EBADMSG,
             Error::TooLarge(_) => libc::EMSGSIZE,
             Error::Latched | Error::Internal(_) | Error::Refused(_) => libc::EIO,
             Error::Locked => libc::EBUSY,

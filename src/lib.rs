@@ -17,4 +17,5 @@ pub use kv::table::Store;
 pub use node::{Commit, Follower, FollowerStatus, Joined, Leader, Options};
 pub use types::{Lsn, Timestamp};
 pub use wal::Wal;
+pub use wal::reader::{LogReader, LogRecord, Records};
 pub use wal::record::{Op, Record};

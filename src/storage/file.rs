@@ -10,7 +10,7 @@ use crate::signal::shielded;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::uio::pread;
-use nix::unistd::{fsync, ftruncate, write};
+use nix::unistd::{Whence, fsync, ftruncate, lseek, write};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
@@ -70,6 +70,17 @@ impl<F: AsFd> Storage for FileStorage<F> {
             }
         }
         Ok(done)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        let from = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        // That the descriptor's place moves is nothing to us: reads say where, and appends go to the end.
+        match lseek(&self.0, from, Whence::SeekData) {
+            Ok(data) => Ok(u64::try_from(data).unwrap_or(offset)),
+            Err(Errno::ENXIO) => self.len(),  // A hole to the end.
+            Err(Errno::EINVAL) => Ok(offset), // A file system that knows no holes.
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {

@@ -20,6 +20,10 @@ pub trait Storage {
     }
     /// Reads into `buffer` from `offset`; fewer bytes than asked for only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The first byte at or behind `offset` that was ever written, as far as can be told: what lies before it is zero.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
     /// Adds `bytes` at the end. On failure the first `written` bytes of them may be there.
     fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError>;
     /// Cuts everything from `len` on.

@@ -2,6 +2,7 @@
 //!
 //! [`record`] is the codec, [`scan`] reads, [`tail`] writes, [`index`] finds, [`recovery`] and [`checkpoint`] build the
 //! store. [`Wal`] ties them to one open file for the Rust API; the C layer ties the same parts to a descriptor.
+//! [`reader`], [`survey`] and [`salvage`] are for who looks at a log, whole or damaged, and decides what to do with it.
 
 pub mod checkpoint;
 pub mod codec;
@@ -10,10 +11,13 @@ pub mod crc;
 pub mod index;
 pub mod index_file;
 pub mod meta;
+pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod salvage;
 pub mod scan;
 pub mod snapshot;
+pub mod survey;
 pub mod tail;
 
 pub use checkpoint::{is_checkpoint, load_checkpoint};

@@ -1,5 +1,7 @@
 //! What may be asked of the command. No work is done here.
 
+pub(crate) mod tools;
+
 use clap::{Args, Parser, Subcommand, value_parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +20,11 @@ pub(crate) enum Asked {
     Grade(Grade),
     /// Kill a follower, let it miss records, and watch it catch up
     Demo(Demo),
+    /// Look at a log, find damage, and cut it back
+    Wal {
+        #[command(subcommand)]
+        asked: tools::Wal,
+    },
     /// The demo's follower
     #[command(name = "__follow", hide = true)]
     Follow(Follow),

@@ -20,7 +20,9 @@ mod processes;
 mod report;
 mod sandbox;
 mod student;
+mod text;
 mod verdict;
+mod wal;
 mod watch;
 
 use args::{Asked, Cli};
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Asked::Grade(options) => grade::run(&options),
         Asked::Demo(options) => demo::run(&options),
         Asked::Follow(options) => demo::follow(&options),
+        Asked::Wal { asked } => wal::run(&asked),
         Asked::Completions { shell } => extras::completions(shell).map(|()| 0),
         Asked::Man { subcommand } => extras::man(subcommand.as_deref()).map(|()| 0),
         Asked::Watch(order) => watch::run(&order).map(|()| 0),
