@@ -21,6 +21,8 @@ PACKAGE := $(TARGET)/staging
 LOGSHIP_BIN ?= $(RELEASE)/logship
 SHARED_LIB := $(PACKAGE)/liblogship.so.$(VERSION)
 NONSHARED_LIB := $(PACKAGE)/liblogship_nonshared.a
+# Each subcommand of the command has a page.
+MAN_PAGES := grade demo wal wal-dump wal-verify wal-truncate wal-repair
 PACKAGE_FLAGS := -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--strip-debug
 
 .PHONY: install uninstall install-test package package-libs map crate
@@ -46,11 +48,11 @@ package-libs: lib
 package: package-libs
 	$(if $(filter $(RELEASE)/logship,$(LOGSHIP_BIN)),$(CARGO) build --release --bin logship)
 	$(LOGSHIP_BIN) man >$(PACKAGE)/logship.1
-	for name in grade demo; do $(LOGSHIP_BIN) man $$name >$(PACKAGE)/logship-$$name.1 || exit 1; done
+	for name in $(MAN_PAGES); do $(LOGSHIP_BIN) man $$name >$(PACKAGE)/logship-$$name.1 || exit 1; done
 	for shell in bash zsh fish; do $(LOGSHIP_BIN) completions $$shell >$(PACKAGE)/logship.$$shell || exit 1; done
 
 INSTALL_SH = PACKAGE="$(PACKAGE)" RELEASE="$(RELEASE)" LOGSHIP_BIN="$(LOGSHIP_BIN)" VERSION="$(VERSION)" \
-    SONAME="$(SONAME)" DESTDIR="$(DESTDIR)" prefix="$(prefix)" bindir="$(bindir)" libdir="$(libdir)" \
+    SONAME="$(SONAME)" MAN_PAGES="$(MAN_PAGES)" DESTDIR="$(DESTDIR)" prefix="$(prefix)" bindir="$(bindir)" libdir="$(libdir)" \
     includedir="$(includedir)" datadir="$(datadir)" mandir="$(mandir)" docdir="$(docdir)" packaging/install.sh
 
 # `make package` and then `sudo make install` works too: root often has no cargo, and installs what was built.

@@ -65,8 +65,9 @@ for check in "$root"/grade/checks/*.[ch]; do
     put 644 "$check" "$datadir/logship/grade/checks/$(basename "$check")"
 done
 put 644 "$PACKAGE/logship.1" "$mandir/man1/logship.1"
-put 644 "$PACKAGE/logship-grade.1" "$mandir/man1/logship-grade.1"
-put 644 "$PACKAGE/logship-demo.1" "$mandir/man1/logship-demo.1"
+for page in $MAN_PAGES; do
+    put 644 "$PACKAGE/logship-$page.1" "$mandir/man1/logship-$page.1"
+done
 put_filled "$here/logship.3.in" "$mandir/man3/logship.3"
 put 644 "$PACKAGE/logship.bash" "$datadir/bash-completion/completions/logship"
 put 644 "$PACKAGE/logship.zsh" "$datadir/zsh/site-functions/_logship"

@@ -334,6 +334,60 @@ fn wrong_arguments_are_status_2() {
     }
 }
 
+/// What docs/tools.md says is typed is run, and what it says is printed must be.
+#[test]
+fn the_page_tells_the_truth() {
+    let directory = temp_dir();
+    let path = file_with(&directory, "my.wal", &damaged());
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tools.md")).unwrap();
+    let mut commands = 0;
+    for block in page.split("```text\n").skip(1) {
+        let transcript = block.split("```").next().unwrap();
+        for typed in transcript.split("$ logship ").skip(1) {
+            let (words, printed) = typed.split_once('\n').unwrap();
+            let words: Vec<&str> = words.split(' ').collect();
+            says(&directory, &words, 1, printed);
+            commands += 1;
+        }
+    }
+    assert!(commands >= 3, "{commands}");
+    // How a cut is undone.
+    assert!(page.contains("`cat my.wal.cut-1 >>my.wal`"));
+    assert_eq!(run(&directory, &["wal", "repair", "my.wal", "--yes"]).2, 0);
+    let shell = Command::new("sh").args(["-c", "cat my.wal.cut-1 >>my.wal"]).current_dir(directory.path()).status();
+    assert!(shell.unwrap().success());
+    assert_eq!(fs::read(&path).unwrap(), damaged());
+}
+
+/// Every page that `make install` puts somewhere, and no subcommand without one.
+#[test]
+fn each_subcommand_has_a_manual_page_and_completions() {
+    let directory = temp_dir();
+    let rules = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/install.mk")).unwrap();
+    let pages: Vec<&str> =
+        rules.lines().find_map(|line| line.strip_prefix("MAN_PAGES := ")).unwrap().split(' ').collect();
+    for page in &pages {
+        let (text, error, code) = run(&directory, &["man", page]);
+        assert_eq!((code, error.as_str()), (0, ""), "{page}");
+        assert!(text.contains(&format!(".TH logship-{page} 1")), "{page}: {text}");
+    }
+    for (words, options) in [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "keep")] {
+        assert!(pages.contains(&words));
+        assert!(run(&directory, &["man", words]).0.contains(options), "{words}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let (text, ..) = run(&directory, &["completions", shell]);
+        for word in ["truncate", "repair", "verify", "dump"] {
+            assert!(text.contains(word), "{shell} does not complete {word}");
+        }
+    }
+    let (help, ..) = run(&directory, &["wal", "--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for name in commands.map(|line| line.split_whitespace().next().unwrap()).filter(|name| *name != "help") {
+        assert!(pages.contains(&format!("wal-{name}").as_str()), "wal {name} has no page");
+    }
+}
+
 #[test]
 fn truncate_shows_what_it_would_do_and_does_it_when_told() {
     let directory = temp_dir();

@@ -18,18 +18,19 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result<(), String> {
     print(&text)
 }
 
-/// logship(1), or logship-grade(1).
+/// logship(1), logship-grade(1), or logship-wal-dump(1): the words of a subcommand with hyphens between them.
 pub(crate) fn man(subcommand: Option<&str>) -> Result<(), String> {
     let mut command = Cli::command();
     command.build();
-    let command = match subcommand {
-        None => command,
-        Some(name) => {
-            let found = command.find_subcommand(name).ok_or_else(|| format!("no subcommand {name}"))?;
-            found.clone().name(format!("logship-{name}"))
-        }
+    let mut found = &command;
+    for name in subcommand.into_iter().flat_map(|words| words.split('-')) {
+        found = found.find_subcommand(name).ok_or_else(|| format!("no subcommand {name}"))?;
+    }
+    let page = match subcommand {
+        None => found.clone(),
+        Some(words) => found.clone().name(format!("logship-{words}")),
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(command).render(&mut text).map_err(|error| error.to_string())?;
+    clap_mangen::Man::new(page).render(&mut text).map_err(|error| error.to_string())?;
     print(&text)
 }

@@ -12,8 +12,8 @@ macro_rules! exit_status {
             ", 1 if ",
             $one,
             ", 2 if the arguments are wrong, the file can't be read or is no log.\n\n",
-            "Keys and values are shown as in a Rust byte string: what is no printable ASCII as \\xNN, \\t, \\n or \\r, ",
-            "and the characters ' \" \\ with a \\ before them."
+            "Keys and values are shown as in a Rust byte string: what is no printable ASCII as \\xNN, \\t, \\n ",
+            "or \\r, and the characters ' \" \\ with a \\ before them."
         )
     };
 }
@@ -81,7 +81,7 @@ pub(crate) struct Change {
 
 /// What `logship wal truncate` is told.
 #[derive(Args)]
-#[command(after_help = exit_status!("the log ends with that record now", "nothing was changed because nobody said yes"))]
+#[command(after_help = exit_status!("the log ends with that record now", "nothing was changed: nobody said yes"))]
 pub(crate) struct Truncate {
     /// The log
     pub(crate) path: PathBuf,
@@ -94,7 +94,7 @@ pub(crate) struct Truncate {
 
 /// What `logship wal repair` is told.
 #[derive(Args)]
-#[command(after_help = exit_status!("the log is whole now", "nothing was changed because nobody said yes"))]
+#[command(after_help = exit_status!("the log is whole now", "nothing was changed: nobody said yes"))]
 pub(crate) struct Repair {
     /// The log
     pub(crate) path: PathBuf,

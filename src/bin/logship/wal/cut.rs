@@ -1,4 +1,4 @@
-//! `logship wal truncate` and `logship wal repair`: first what a cut would keep and lose, then a question, then the cut.
+//! `logship wal truncate` and `logship wal repair`: what a cut would keep and lose, then a question, then the cut.
 
 use super::holders;
 use super::verdict::{self, records};
@@ -158,7 +158,12 @@ fn json_of(path: &Path, plan: &Plan, copy: Option<&str>) -> Value {
         "needed": true,
         "changed": copy.is_some(),
         "copy": copy,
-        "kept": { "records": plan.kept_records(), "base_lsn": plan.base.0, "last_lsn": plan.to.0, "bytes": plan.kept_bytes },
+        "kept": {
+            "records": plan.kept_records(),
+            "base_lsn": plan.base.0,
+            "last_lsn": plan.to.0,
+            "bytes": plan.kept_bytes,
+        },
         "lost": {
             "records": plan.lost_records(),
             "last_lsn": plan.lost_to.0,
