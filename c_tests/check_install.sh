@@ -200,7 +200,7 @@ a_lesson_with_the_installed_tree() {
 
 manual_pages() {
     local page problems
-    for page in "$work"/prefix/share/man/man?/logship.?; do
+    for page in "$work"/prefix/share/man/man?/logship*.?; do
         problems=$(groff -mandoc -Tutf8 -ww -z "$page" 2>&1) && [ -z "$problems" ] || { echo "$problems"; return 1; }
     done
     # A page with a mistake is seen: an unknown macro.
