@@ -18,6 +18,7 @@ demo      command  objcopy     binutils
 demo      file     certificates ca-certificates
 test      command  g++         g++
 test      command  patch       patch
+test      command  script      bsdutils
 test      command  valgrind    valgrind
 test      command  ip          iproute2
 test-all  command  cmake       cmake
