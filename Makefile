@@ -7,6 +7,7 @@ CC ?= gcc
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release
 STATIC_LIBS := $(RELEASE)/liblogship.a -lpthread -ldl -lm
+GATE_LIBS := $(TARGET)/gate/liblogship.a -lpthread -ldl -lm
 # The shared library as it is installed: with a soname, exporting what the headers declare, no more.
 SHARED_LIBS := -L$(TARGET)/staging -llogship -Wl,-rpath,$(TARGET)/staging -lpthread
 VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=definite,indirect,possible \
@@ -30,13 +31,12 @@ gate-lib: tools
 	$(CARGO) build --profile gate --lib
 	CC="$(CC)" GENERIC_NAMES="$(GENERIC_NAMES)" packaging/finish_static.sh $(TARGET)/gate/liblogship.a
 
-# The lesson's rejoin program, linked with our library in place of the course's .c files: its seven lines, nothing else.
+# The lesson's rejoin program, linked with our library in place of the course's .c files: its seven lines. Then what to
+# try next: the README's programs, in $(TARGET)/demo.
 demo:
 	@CARGO="$(CARGO)" packaging/setup.sh demo
-	@$(CARGO) build --quiet --release --lib
-	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
-	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -Iinclude -o "$$dir/repl_rejoin_test" c_tests/w11/repl_rejoin_test.c \
-	    $(STATIC_LIBS) && "$$dir/repl_rejoin_test" 2>/dev/null
+	@$(CARGO) build --quiet --profile gate --lib
+	@CC="$(CC)" LOGSHIP_LIBS="$(GATE_LIBS)" packaging/demo.sh $(TARGET)/demo
 
 # A test for every promise, in minutes; and all there is. tests/gate.sh has the steps of both.
 test test-all:

@@ -70,7 +70,7 @@ look() {
         case " $wanted " in *" $from "*) ;; *) continue ;; esac
         is_there "$kind" "$name" && continue
         missing="$missing $name"
-        packages="$packages $package"
+        case " $packages " in *" $package "*) ;; *) packages="$packages $package" ;; esac
     done < <(needs)
 }
 
