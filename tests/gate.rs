@@ -85,7 +85,9 @@ impl Machine {
     /// With what every system has, and a Rust of some version.
     fn new(rust: &str) -> Machine {
         let machine = Machine(tempfile::tempdir().unwrap());
-        for name in ["bash", "cat", "chmod", "cut", "dirname", "head", "mktemp", "rm", "sed", "sort", "tail", "touch"] {
+        for name in
+            ["bash", "cat", "chmod", "cut", "dirname", "head", "mktemp", "rm", "sed", "sort", "tail", "touch", "true"]
+        {
             let from = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name));
             symlink(from.iter().find(|path| path.exists()).unwrap(), machine.path(name)).unwrap();
         }
