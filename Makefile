@@ -35,7 +35,8 @@ gate-lib: tools
 # try next: the README's programs, in $(TARGET)/demo.
 demo:
 	@CARGO="$(CARGO)" packaging/setup.sh demo
-	@$(CARGO) build --quiet --profile gate --lib
+	@echo "building the library: half a minute, the first time" >&2
+	@$(CARGO) build --profile gate --lib
 	@CC="$(CC)" LOGSHIP_LIBS="$(GATE_LIBS)" packaging/demo.sh $(TARGET)/demo
 
 # A test for every promise, in minutes; and all there is. tests/gate.sh has the steps of both.

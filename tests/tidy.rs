@@ -621,3 +621,71 @@ fn a_character_beyond_ascii_is_seen() {
     complains(1, other_than_ascii, "src/a.rs", "let s = \"\u{201c}\";");
     complains(0, other_than_ascii, "src/a.rs", "let s = \"\\u{201c}\";");
 }
+
+/// Files of the tree that people read, whatever their language.
+fn texts() -> Vec<Source> {
+    const KINDS: [&str; 15] =
+        ["rs", "c", "h", "cpp", "sh", "md", "toml", "mk", "patch", "in", "S", "txt", "re", "map", "yml"];
+    fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let kind = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            if path.is_dir() && name != ".git" && !path.join("CACHEDIR.TAG").exists() {
+                collect(&path, found);
+            } else if path.is_file() && (KINDS.contains(&kind) || ["Makefile", "run"].contains(&name)) {
+                found.push(path);
+            }
+        }
+    }
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    collect(top, &mut paths);
+    paths.sort();
+    let read = |path: &PathBuf| Source {
+        path: path.strip_prefix(top).unwrap().to_str().unwrap().to_owned(),
+        text: String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned(),
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Who asked for something, and in which conversation, is no reason that a reader can follow: the reason itself is.
+/// (Sessions of processes, which setsid(2) makes, have no number and do nothing.)
+fn names_an_errand(source: &Source) -> Complaints {
+    let is_one = |line: &str| {
+        let line = line.to_lowercase();
+        ["issue", "session", "worker"].iter().any(|word| {
+            line.match_indices(word).any(|(at, _)| {
+                let starts = line[..at].chars().next_back().is_none_or(|before| !before.is_alphanumeric());
+                let rest = &line[at + word.len()..];
+                let number = rest.trim_start_matches([' ', '#', '-']);
+                let numbered = rest != number && number.starts_with(|digit: char| digit.is_ascii_digit());
+                starts && (numbered || rest.starts_with("'s "))
+            })
+        })
+    };
+    let lines = source.text.lines().zip(1..).filter(|(line, _)| is_one(line));
+    lines.map(|(line, number)| source.complaint(number, line.trim())).collect()
+}
+
+#[test]
+fn the_files_speak_of_the_project_alone() {
+    let texts = texts();
+    assert!(texts.len() > 300, "only {} files were found", texts.len());
+    let here = |source: &&Source| source.path != "tests/tidy.rs";
+    let complaints: Vec<String> = texts.iter().filter(here).flat_map(names_an_errand).collect();
+    assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
+}
+
+#[test]
+fn an_errand_that_is_named_is_seen() {
+    for text in
+        ["as issue 3 allows", "Issue #12 wants it", "the issue's word", "(session 4)", "a session's work", "worker-2"]
+    {
+        complains(1, names_an_errand, "docs/a.md", text);
+    }
+    for text in ["a session of its own", "other sessions and groups", "a tissue 3", "the issue", "workers", "issued 3"]
+    {
+        complains(0, names_an_errand, "docs/a.md", text);
+    }
+}

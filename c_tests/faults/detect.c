@@ -1,8 +1,8 @@
 /* How soon a leader knows that a follower is gone, with the real thing each time: from the fault to online == 0.
  *
  * Every row is a leader and a follower of its own, and all rows run at the same time: most of them wait for a clock of
- * TCP. No time is asserted, save that no wait may be longer than issue 3 allows: 9 s by TCP alone, 3 intervals with
- * heartbeats. FAULTS_HEARTBEAT_MS is the interval (500). */
+ * TCP. No time is asserted, save that no wait may be longer than a leader may be left in the dark: 9 s by TCP alone
+ * (its user timeout is 8 s), 3 intervals with heartbeats. FAULTS_HEARTBEAT_MS is the interval (500). */
 #include "net.h"
 
 enum { BY_TCP_MS = 9000, ROWS_MAX = 48, VALUE = 100 };
