@@ -23,6 +23,51 @@
 /* The header's version; logship_version() is the library's. */
 #define LOGSHIP_VERSION "0.1.0"
 
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(logship_kv_store, sizeof(struct kv_store) == 72 &&
+    offsetof(struct kv_store, buckets) == 0 &&
+    offsetof(struct kv_store, num_buckets) == 8 &&
+    offsetof(struct kv_store, lock) == 16,
+    "struct kv_store is laid out otherwise in liblogship: delete the kv_store.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(logship_wal_record, sizeof(struct wal_record) == 48 &&
+    offsetof(struct wal_record, op) == 0 &&
+    offsetof(struct wal_record, key) == 8 &&
+    offsetof(struct wal_record, key_len) == 16 &&
+    offsetof(struct wal_record, value) == 24 &&
+    offsetof(struct wal_record, value_len) == 32 &&
+    offsetof(struct wal_record, crc) == 36 &&
+    offsetof(struct wal_record, timestamp) == 40,
+    "struct wal_record is laid out otherwise in liblogship: delete the wal_record.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(logship_wal_writer, sizeof(struct wal_writer) == 16 &&
+    offsetof(struct wal_writer, fd) == 0 &&
+    offsetof(struct wal_writer, offset) == 8,
+    "struct wal_writer is laid out otherwise in liblogship: delete the wal_writer.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(logship_repl_node, sizeof(struct repl_node) == 24 &&
+    offsetof(struct repl_node, host) == 0 &&
+    offsetof(struct repl_node, port) == 8 &&
+    offsetof(struct repl_node, fd) == 12 &&
+    offsetof(struct repl_node, online) == 16,
+    "struct repl_node is laid out otherwise in liblogship: delete the repl_config.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(logship_replication_config, sizeof(struct replication_config) == 224 &&
+    offsetof(struct replication_config, leader) == 0 &&
+    offsetof(struct replication_config, followers) == 24 &&
+    offsetof(struct replication_config, follower_count) == 216,
+    "struct replication_config is laid out otherwise in liblogship: delete the repl_config.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(logship_repl_ack, sizeof(struct repl_ack) == 16 &&
+    offsetof(struct repl_ack, lsn) == 0 &&
+    offsetof(struct repl_ack, status) == 8,
+    "struct repl_ack is laid out otherwise in liblogship: delete the repl_ack.h of your own, or end #pragma pack");
+
 
 /**
  * The header's version: major.
@@ -301,5 +346,35 @@ int logship_wal_truncate_to(const char *wal_path,
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(logship_repl_follower_status, sizeof(struct repl_follower_status) == 264 &&
+    offsetof(struct repl_follower_status, state) == 0 &&
+    offsetof(struct repl_follower_status, acked_lsn) == 8 &&
+    offsetof(struct repl_follower_status, lag_records) == 16 &&
+    offsetof(struct repl_follower_status, lag_bytes) == 24 &&
+    offsetof(struct repl_follower_status, ms_since_heard) == 32 &&
+    offsetof(struct repl_follower_status, last_disconnect) == 40 &&
+    offsetof(struct repl_follower_status, last_full_resync) == 136 &&
+    offsetof(struct repl_follower_status, disconnects) == 232 &&
+    offsetof(struct repl_follower_status, partial_resyncs) == 240 &&
+    offsetof(struct repl_follower_status, full_resyncs) == 248 &&
+    offsetof(struct repl_follower_status, refusals) == 256,
+    "struct repl_follower_status is laid out otherwise in liblogship: delete the logship.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(logship_logship_retention, sizeof(struct logship_retention) == 24 &&
+    offsetof(struct logship_retention, records) == 0 &&
+    offsetof(struct logship_retention, bytes) == 8 &&
+    offsetof(struct logship_retention, follower_bytes) == 16,
+    "struct logship_retention is laid out otherwise in liblogship: delete the logship.h of your own, or end #pragma pack");
 
 #endif /* LOGSHIP_LOGSHIP_H */

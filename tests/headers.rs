@@ -1,7 +1,7 @@
 //! The committed headers are what `src/capi` says. `LOGSHIP_WRITE_HEADERS=1` (make headers) writes them anew.
 //!
 //! cbindgen makes the structs, constants and prototypes; what it can't know, the course's macros and forward
-//! declarations, stands in the table below.
+//! declarations, stands in the table below. The optional `logship_compat.h` is written by hand, and looked at here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,6 +21,78 @@ struct Header {
     foreign: &'static [&'static str],
     /// Items that no prototype names.
     include: &'static [&'static str],
+    /// Structs whose layout it asserts: its own, below, and those of other headers that it takes, above.
+    layouts: &'static [&'static str],
+}
+
+/// A struct as the library reads it: the header that has it, its size, and where its fields are.
+struct Layout {
+    name: &'static str,
+    header: &'static str,
+    size: usize,
+    fields: &'static [(&'static str, usize)],
+}
+
+macro_rules! layout {
+    ($header:literal, $module:ident :: $name:ident, $($field:ident)*) => {
+        Layout {
+            name: stringify!($name),
+            header: $header,
+            size: size_of::<logship::capi::$module::$name>(),
+            fields: &[$((stringify!($field), std::mem::offset_of!(logship::capi::$module::$name, $field))),*],
+        }
+    };
+}
+
+const LAYOUTS: &[Layout] = &[
+    layout!("kv_store.h", kv_store::kv_entry, key value next last_write_ts),
+    layout!("kv_store.h", kv_store::kv_store, buckets num_buckets lock),
+    layout!("wal_record.h", wal_record::wal_record, op key key_len value value_len crc timestamp),
+    layout!("wal_writer.h", wal_writer::wal_writer, fd offset),
+    layout!("repl_config.h", repl_config::repl_node, host port fd online),
+    layout!("repl_config.h", repl_config::replication_config, leader followers follower_count),
+    layout!("repl_ack.h", repl_ack::repl_ack, lsn status),
+    layout!("logship.h", logship::repl_follower_status, state acked_lsn lag_records lag_bytes ms_since_heard
+        last_disconnect last_full_resync disconnects partial_resyncs full_resyncs refusals),
+    layout!("logship.h", logship::logship_retention, records bytes follower_bytes),
+];
+
+/// What an assertion is in the C or C++ that a program is compiled as. C99 has none: a typedef does, of an array with a
+/// negative length if it does not hold. A name is there for that, and so that two headers may assert the same.
+const LAYOUT_MACRO: &str = "/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+";
+
+/// The assertions of one header, about its own structs or about those of others.
+fn layouts(header: &Header, own: bool) -> String {
+    let file = header.path.rsplit('/').next().unwrap();
+    let mut text = String::new();
+    for name in header.layouts {
+        let layout = LAYOUTS.iter().find(|layout| layout.name == *name).unwrap();
+        if (layout.header == file) != own {
+            continue;
+        }
+        let unique = format!("{}_{name}", file.trim_end_matches(".h"));
+        let mut holds = format!("sizeof(struct {name}) == {}", layout.size);
+        for (field, at) in layout.fields {
+            holds.push_str(&format!(" &&\n    offsetof(struct {name}, {field}) == {at}"));
+        }
+        text.push_str(&format!(
+            "LOGSHIP_LAYOUT({unique}, {holds},\n    \"struct {name} is laid out otherwise in liblogship: \
+             delete the {} of your own, or end #pragma pack\");\n",
+            layout.header
+        ));
+    }
+    if text.is_empty() { text } else { format!("{LAYOUT_MACRO}{text}") }
 }
 
 const HEADERS: &[Header] = &[
@@ -28,6 +100,7 @@ const HEADERS: &[Header] = &[
         path: "w09/kv_store.h",
         source: "kv_store.rs",
         before: "#include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Under -std=c99 and the like glibc declares the lock only when a feature macro asks for it, and by now it is too late to
@@ -42,8 +115,10 @@ typedef union {
 
 struct wal_record; /* w10/wal_record.h */",
         after: "/* Half of those who write the lesson's header give kv_store_init a second argument, the number of buckets: both
- * kv_store_init(&store) and kv_store_init(&store, 1024) compile. */
-#ifndef __cplusplus
+ * kv_store_init(&store) and kv_store_init(&store, 1024) compile. Where a struct of function pointers has a kv_store_init
+ * with two arguments, #define LOGSHIP_NO_MACROS before the first include: docs/linking.md. */
+#if defined(LOGSHIP_NO_MACROS)
+#elif !defined(__cplusplus)
 #define LOGSHIP_KV_INIT_PICK(_1, _2, name, ...) name
 #define kv_store_init(...) LOGSHIP_KV_INIT_PICK(__VA_ARGS__, kv_store_init_sized, kv_store_init, 0)(__VA_ARGS__)
 #else
@@ -54,6 +129,7 @@ extern \"C++\" inline int kv_store_init(struct kv_store *store, int num_buckets)
 #endif",
         foreign: &["wal_record", "kv_entry", "kv_store"],
         include: &[],
+        layouts: &["kv_entry", "kv_store"],
     },
     Header {
         path: "w10/crc32.h",
@@ -62,10 +138,19 @@ extern \"C++\" inline int kv_store_init(struct kv_store *store, int num_buckets)
 #include <stdint.h>
 
 /* zlib exports another crc32: a program may link both. */
-#define crc32 logship_crc32",
-        after: "",
+#ifndef LOGSHIP_NO_MACROS
+#define crc32 logship_crc32
+#endif",
+        after: "/* The same without a macro, unless the name is zlib's in this file. */
+#if defined(LOGSHIP_NO_MACROS) && !defined(ZLIB_H) && !defined(ZLIB_H_)
+#ifdef __cplusplus
+extern \"C\"
+#endif
+uint32_t crc32(const uint8_t *data, size_t len) __asm__(\"logship_crc32\");
+#endif",
         foreign: &[],
         include: &[],
+        layouts: &[],
     },
     Header {
         path: "w10/wal_record.h",
@@ -81,6 +166,7 @@ enum { CRC_MISMATCH = -2 };
         after: "",
         foreign: &["wal_record"],
         include: &["wal_op"],
+        layouts: &["wal_record"],
     },
     Header {
         path: "w10/wal_writer.h",
@@ -90,8 +176,10 @@ enum { CRC_MISMATCH = -2 };
 #include <sys/types.h>
 
 #include \"wal_record.h\"",
-        after: "/* The lesson writes wal_open(path): one argument gives a `struct wal_writer *`, two an int. */
-#ifndef __cplusplus
+        after: "/* The lesson writes wal_open(path): one argument gives a `struct wal_writer *`, two an int. Where a struct of function
+ * pointers has a wal_open with one argument, #define LOGSHIP_NO_MACROS before the first include: docs/linking.md. */
+#if defined(LOGSHIP_NO_MACROS)
+#elif !defined(__cplusplus)
 #define LOGSHIP_WAL_OPEN_PICK(_1, _2, name, ...) name
 #define wal_open(...) LOGSHIP_WAL_OPEN_PICK(__VA_ARGS__, wal_open, wal_open_path, 0)(__VA_ARGS__)
 #else
@@ -102,40 +190,50 @@ extern \"C++\" inline struct wal_writer *wal_open(const char *path)
 #endif",
         foreign: &["wal_record", "wal_writer"],
         include: &[],
+        layouts: &["wal_record", "wal_writer"],
     },
     Header {
         path: "w10/wal_recovery.h",
         source: "wal_recovery.rs",
-        before: "#include \"kv_store.h\"",
-        after: "",
-        foreign: &["kv_store"],
-        include: &[],
-    },
-    Header {
-        path: "w10/wal_checkpoint.h",
-        source: "wal_checkpoint.rs",
-        before: "#include <stdint.h>
+        before: "#include <stddef.h>
 
 #include \"kv_store.h\"",
         after: "",
         foreign: &["kv_store"],
         include: &[],
+        layouts: &["kv_store"],
+    },
+    Header {
+        path: "w10/wal_checkpoint.h",
+        source: "wal_checkpoint.rs",
+        before: "#include <stddef.h>
+#include <stdint.h>
+
+#include \"kv_store.h\"",
+        after: "",
+        foreign: &["kv_store"],
+        include: &[],
+        layouts: &["kv_store"],
     },
     Header {
         path: "w11/repl_config.h",
         source: "repl_config.rs",
-        before: "#include <stdint.h>",
+        before: "#include <stddef.h>
+#include <stdint.h>",
         after: "",
         foreign: &["repl_node", "replication_config"],
         include: &[],
+        layouts: &["repl_node", "replication_config"],
     },
     Header {
         path: "w11/repl_ack.h",
         source: "repl_ack.rs",
-        before: "#include <stdint.h>",
+        before: "#include <stddef.h>
+#include <stdint.h>",
         after: "",
         foreign: &["repl_ack"],
         include: &[],
+        layouts: &["repl_ack"],
     },
     Header {
         path: "w11/repl_ship.h",
@@ -151,17 +249,20 @@ extern \"C++\" inline struct wal_writer *wal_open(const char *path)
         after: "",
         foreign: &["kv_store", "wal_writer", "replication_config"],
         include: &[],
+        layouts: &["kv_store", "wal_writer", "repl_node", "replication_config"],
     },
     Header {
         path: "w11/repl_quorum.h",
         source: "repl_quorum.rs",
-        before: "#include <stdint.h>
+        before: "#include <stddef.h>
+#include <stdint.h>
 
 #include \"repl_ack.h\"
 #include \"repl_config.h\"",
         after: "",
         foreign: &["replication_config"],
         include: &[],
+        layouts: &["repl_node", "replication_config"],
     },
     Header {
         path: "w11/repl_conflict.h",
@@ -173,16 +274,19 @@ enum { SKIP = 0, APPLY = 1 };",
         after: "",
         foreign: &[],
         include: &[],
+        layouts: &[],
     },
     Header {
         path: "w11/repl_rejoin.h",
         source: "repl_rejoin.rs",
-        before: "#include <stdint.h>
+        before: "#include <stddef.h>
+#include <stdint.h>
 
 #include \"repl_config.h\"",
         after: "",
         foreign: &["replication_config"],
         include: &[],
+        layouts: &["repl_node", "replication_config"],
     },
     Header {
         path: "logship.h",
@@ -208,6 +312,7 @@ enum { SKIP = 0, APPLY = 1 };",
         after: "",
         foreign: &["kv_store", "wal_record", "wal_writer", "replication_config", "repl_follower_status"],
         include: &[],
+        layouts: &["kv_store", "wal_record", "wal_writer", "repl_node", "replication_config", "repl_ack", "repl_follower_status", "logship_retention"],
     },
 ];
 
@@ -249,8 +354,9 @@ fn generate(header: &Header) -> String {
     let before = header.before.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
     let guard = format!("LOGSHIP_{}", header.path.to_uppercase().replace(['/', '.'], "_"));
     config.header = Some(format!("#ifndef {guard}\n#define {guard}\n"));
-    config.trailer = Some(format!("{}\n\n#endif /* {guard} */", header.after).trim_start().to_owned());
-    config.after_includes = Some(format!("{before}\n"));
+    let below = [layouts(header, true), header.after.to_owned()].join("\n");
+    config.trailer = Some(format!("{}\n\n#endif /* {guard} */", below.trim()).trim_start().to_owned());
+    config.after_includes = Some([before, layouts(header, false)].join("\n\n").trim_end().to_owned() + "\n");
     for name in header.foreign {
         config.export.rename.insert((*name).to_owned(), (*name).to_owned());
     }
@@ -302,6 +408,54 @@ fn the_committed_headers_are_fresh() {
         check(&root().join("include").join(header.path), &generate(header));
     }
     check(&root().join("include/w10/kv_store.h"), FORWARD);
+}
+
+/// Every struct that a header has or takes is asserted in it, with all its fields.
+#[test]
+fn no_struct_is_without_its_layout() {
+    for header in HEADERS {
+        let text = generate(header);
+        let whole: String = text.lines().filter(|line| !line.trim_start().starts_with(['*', '/', '#'])).collect();
+        for taken in whole.split("struct ").skip(1) {
+            let name: String = taken.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let forward = taken[name.len()..].trim_start().starts_with(';');
+            let beside_kv_store = header.path == "w09/kv_store.h" && name == "wal_record";
+            let asserted = header.layouts.contains(&name.as_str()) || name == "kv_entry";
+            assert!(asserted || forward || beside_kv_store, "{}: struct {name} is not asserted", header.path);
+            if let Some((body, _)) = taken[name.len()..].strip_prefix(" {").and_then(|body| body.split_once('}')) {
+                let layout = LAYOUTS.iter().find(|layout| layout.name == name).unwrap();
+                assert_eq!(
+                    layout.fields.len(),
+                    body.matches(';').count(),
+                    "struct {name}: not all fields are asserted"
+                );
+            }
+        }
+    }
+}
+
+/// The table of docs/contract.md has every name of the optional header, and each may be a program's own.
+#[test]
+fn names_of_the_optional_header_are_guarded_and_documented() {
+    let text = std::fs::read_to_string(root().join("include/logship_compat.h")).unwrap();
+    let doc = std::fs::read_to_string(root().join("docs/contract.md")).unwrap();
+    let (_, table) = doc.split_once("## logship_compat.h").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.strip_prefix("#ifndef ")).collect();
+    assert!(names.len() > 15);
+    for name in &names {
+        let mut words = table.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        assert!(words.any(|word| word == *name), "docs/contract.md does not have {name}");
+    }
+    let defines =
+        text.lines().skip(2).filter_map(|line| line.strip_prefix("#define ")).map(|rest| rest.split(' ').next());
+    let functions = text
+        .lines()
+        .filter(|line| line.starts_with("static inline"))
+        .map(|line| line.split('(').next().and_then(|before| before.rsplit([' ', '*']).next()));
+    for name in defines.chain(functions) {
+        assert!(names.contains(&name.unwrap()), "{name:?} is in the way of a program that has it");
+    }
 }
 
 #[test]

@@ -36,10 +36,18 @@ fn functions(header: &str) -> BTreeSet<String> {
     for character in declarations(header).chars() {
         match character {
             '{' => depth += 1,
-            '}' => depth -= 1,
+            '}' => {
+                depth -= 1;
+                // The body of a function, which ends without a semicolon.
+                if depth == 0 && statement.contains('(') {
+                    statement.clear();
+                }
+            }
             ';' if depth == 0 => {
                 let before = statement.split_once('(').map(|(before, _)| before.trim_end().to_owned());
-                let declares = statement.trim_end().ends_with(')') && !statement.contains("typedef");
+                let is_other =
+                    |word: &str| ["typedef", "__asm__", "LOGSHIP_LAYOUT"].iter().any(|other| word.contains(other));
+                let declares = statement.trim_end().ends_with(')') && !is_other(&statement);
                 if let Some(before) = before.filter(|_| declares) {
                     let starts = before.rfind(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap();
                     found.insert(before[starts + 1..].to_owned());
@@ -106,7 +114,9 @@ fn prototypes_are_told_from_all_else() {
     let header = "#define wal_open(...) pick(__VA_ARGS__)(__VA_ARGS__)\n\
                   /* int in_a_comment(void); */\n\
                   typedef void (*a_type)(int level);\nstruct s { int (*field)(int); };\n\
-                  enum { A = (1), B };\n\
+                  enum { A = (1), B };\nLOGSHIP_LAYOUT(s_s, sizeof(struct s) == 8, \"text\");\n\
+                  int other(int n) __asm__(\"kv_hash\");\n\
+                  static inline int body(int n)\n{\n    return n;\n}\n\
                   #ifdef __cplusplus\nextern \"C\" {\n#endif // __cplusplus\n\
                   char *kv_get(const struct s *store,\n            const char *key);\nunsigned int kv_hash(int n);\n\
                   #ifdef __cplusplus\n}  // extern \"C\"\n#endif\n\

@@ -144,6 +144,28 @@ static void both_forms_of_wal_open(void)
     CHECK_EQ(wal_recover("two.wal", &store), 1);
     kv_store_destroy(&store);
 }
+/* The macros take part in calls only, and leave those alone that have the lesson's arguments. */
+static void members_of_the_lessons_names(void)
+{
+    struct {
+        int (*wal_open)(struct wal_writer *, const char *);
+        int (*kv_store_init)(struct kv_store *);
+        uint32_t (*crc32)(const uint8_t *, size_t);
+    } table = {.wal_open = wal_open, .kv_store_init = kv_store_init}, *tables = &table;
+    struct { struct wal_writer *(*wal_open)(const char *); } by_path = {.wal_open = wal_open_path};
+    struct wal_writer writer, *opened;
+    struct kv_store store;
+
+    table.crc32 = crc32;
+    table.wal_open = wal_open;
+    CHECK_EQ(tables->wal_open(&writer, "member.wal"), 0);
+    CHECK_EQ(wal_close(&writer), 0);
+    opened = (by_path.wal_open)("member.wal"); /* in brackets: the macro does not see it */
+    CHECK(opened != NULL && wal_close(opened) == 0);
+    CHECK_EQ(tables->kv_store_init(&store), 0);
+    kv_store_destroy(&store);
+    CHECK_EQ(tables->crc32((const uint8_t *)"123456789", 9), 0xCBF43926u);
+}
 static void names_that_have_two_spellings(void)
 {
     struct kv_store store;
@@ -168,6 +190,7 @@ int main(void)
 {
     CASE("kv_store_init(&s) and kv_store_init(&s, 16)", both_forms_of_kv_store_init);
     CASE("wal_open(path) and wal_open(&w, path)", both_forms_of_wal_open);
+    CASE("members called wal_open, kv_store_init, crc32", members_of_the_lessons_names);
     CASE("crc32 and logship_crc32, wal_checkpoint and wal_checkpoint_write", names_that_have_two_spellings);
     return own_end();
 }

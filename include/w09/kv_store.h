@@ -5,6 +5,7 @@
 /* Generated from src/capi by `make headers`: change it there. */
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Under -std=c99 and the like glibc declares the lock only when a feature macro asks for it, and by now it is too late to
@@ -154,9 +155,34 @@ int kv_store_apply(struct kv_store *store,
 }  // extern "C"
 #endif  // __cplusplus
 
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(kv_store_kv_entry, sizeof(struct kv_entry) == 32 &&
+    offsetof(struct kv_entry, key) == 0 &&
+    offsetof(struct kv_entry, value) == 8 &&
+    offsetof(struct kv_entry, next) == 16 &&
+    offsetof(struct kv_entry, last_write_ts) == 24,
+    "struct kv_entry is laid out otherwise in liblogship: delete the kv_store.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(kv_store_kv_store, sizeof(struct kv_store) == 72 &&
+    offsetof(struct kv_store, buckets) == 0 &&
+    offsetof(struct kv_store, num_buckets) == 8 &&
+    offsetof(struct kv_store, lock) == 16,
+    "struct kv_store is laid out otherwise in liblogship: delete the kv_store.h of your own, or end #pragma pack");
+
 /* Half of those who write the lesson's header give kv_store_init a second argument, the number of buckets: both
- * kv_store_init(&store) and kv_store_init(&store, 1024) compile. */
-#ifndef __cplusplus
+ * kv_store_init(&store) and kv_store_init(&store, 1024) compile. Where a struct of function pointers has a kv_store_init
+ * with two arguments, #define LOGSHIP_NO_MACROS before the first include: docs/linking.md. */
+#if defined(LOGSHIP_NO_MACROS)
+#elif !defined(__cplusplus)
 #define LOGSHIP_KV_INIT_PICK(_1, _2, name, ...) name
 #define kv_store_init(...) LOGSHIP_KV_INIT_PICK(__VA_ARGS__, kv_store_init_sized, kv_store_init, 0)(__VA_ARGS__)
 #else

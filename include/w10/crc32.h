@@ -8,7 +8,9 @@
 #include <stdint.h>
 
 /* zlib exports another crc32: a program may link both. */
+#ifndef LOGSHIP_NO_MACROS
 #define crc32 logship_crc32
+#endif
 
 
 #ifdef __cplusplus
@@ -31,5 +33,13 @@ uint32_t logship_crc32(const uint8_t *data,
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+/* The same without a macro, unless the name is zlib's in this file. */
+#if defined(LOGSHIP_NO_MACROS) && !defined(ZLIB_H) && !defined(ZLIB_H_)
+#ifdef __cplusplus
+extern "C"
+#endif
+uint32_t crc32(const uint8_t *data, size_t len) __asm__("logship_crc32");
+#endif
 
 #endif /* LOGSHIP_W10_CRC32_H */

@@ -97,4 +97,25 @@ void wal_record_free(struct wal_record *record);
 }  // extern "C"
 #endif  // __cplusplus
 
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(wal_record_wal_record, sizeof(struct wal_record) == 48 &&
+    offsetof(struct wal_record, op) == 0 &&
+    offsetof(struct wal_record, key) == 8 &&
+    offsetof(struct wal_record, key_len) == 16 &&
+    offsetof(struct wal_record, value) == 24 &&
+    offsetof(struct wal_record, value_len) == 32 &&
+    offsetof(struct wal_record, crc) == 36 &&
+    offsetof(struct wal_record, timestamp) == 40,
+    "struct wal_record is laid out otherwise in liblogship: delete the wal_record.h of your own, or end #pragma pack");
+
 #endif /* LOGSHIP_W10_WAL_RECORD_H */

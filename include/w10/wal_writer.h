@@ -10,6 +10,27 @@
 
 #include "wal_record.h"
 
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(wal_writer_wal_record, sizeof(struct wal_record) == 48 &&
+    offsetof(struct wal_record, op) == 0 &&
+    offsetof(struct wal_record, key) == 8 &&
+    offsetof(struct wal_record, key_len) == 16 &&
+    offsetof(struct wal_record, value) == 24 &&
+    offsetof(struct wal_record, value_len) == 32 &&
+    offsetof(struct wal_record, crc) == 36 &&
+    offsetof(struct wal_record, timestamp) == 40,
+    "struct wal_record is laid out otherwise in liblogship: delete the wal_record.h of your own, or end #pragma pack");
+
 
 /**
  * An open log. Copies of the struct, and structs that a program fills by hand with a descriptor opened for appending,
@@ -83,8 +104,26 @@ ssize_t read_full(int fd,
 }  // extern "C"
 #endif  // __cplusplus
 
-/* The lesson writes wal_open(path): one argument gives a `struct wal_writer *`, two an int. */
-#ifndef __cplusplus
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(wal_writer_wal_writer, sizeof(struct wal_writer) == 16 &&
+    offsetof(struct wal_writer, fd) == 0 &&
+    offsetof(struct wal_writer, offset) == 8,
+    "struct wal_writer is laid out otherwise in liblogship: delete the wal_writer.h of your own, or end #pragma pack");
+
+/* The lesson writes wal_open(path): one argument gives a `struct wal_writer *`, two an int. Where a struct of function
+ * pointers has a wal_open with one argument, #define LOGSHIP_NO_MACROS before the first include: docs/linking.md. */
+#if defined(LOGSHIP_NO_MACROS)
+#elif !defined(__cplusplus)
 #define LOGSHIP_WAL_OPEN_PICK(_1, _2, name, ...) name
 #define wal_open(...) LOGSHIP_WAL_OPEN_PICK(__VA_ARGS__, wal_open, wal_open_path, 0)(__VA_ARGS__)
 #else

@@ -4,6 +4,7 @@
 
 /* Generated from src/capi by `make headers`: change it there. */
 
+#include <stddef.h>
 #include <stdint.h>
 
 
@@ -59,5 +60,21 @@ int repl_recv_ack(int fd,
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(repl_ack_repl_ack, sizeof(struct repl_ack) == 16 &&
+    offsetof(struct repl_ack, lsn) == 0 &&
+    offsetof(struct repl_ack, status) == 8,
+    "struct repl_ack is laid out otherwise in liblogship: delete the repl_ack.h of your own, or end #pragma pack");
 
 #endif /* LOGSHIP_W11_REPL_ACK_H */

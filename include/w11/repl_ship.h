@@ -13,6 +13,38 @@
 #include "repl_ack.h"
 #include "repl_config.h"
 
+/* The layout that the library was built with. A #pragma pack that is still open, or another header with a struct of
+ * the same name, does not compile: docs/linking.md. */
+#ifndef LOGSHIP_LAYOUT
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) static_assert(holds, otherwise)
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define LOGSHIP_LAYOUT(name, holds, otherwise) _Static_assert(holds, otherwise)
+#else
+#define LOGSHIP_LAYOUT(name, holds, otherwise) typedef char logship_layout_##name[(holds) ? 1 : -1]
+#endif
+#endif
+LOGSHIP_LAYOUT(repl_ship_kv_store, sizeof(struct kv_store) == 72 &&
+    offsetof(struct kv_store, buckets) == 0 &&
+    offsetof(struct kv_store, num_buckets) == 8 &&
+    offsetof(struct kv_store, lock) == 16,
+    "struct kv_store is laid out otherwise in liblogship: delete the kv_store.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(repl_ship_wal_writer, sizeof(struct wal_writer) == 16 &&
+    offsetof(struct wal_writer, fd) == 0 &&
+    offsetof(struct wal_writer, offset) == 8,
+    "struct wal_writer is laid out otherwise in liblogship: delete the wal_writer.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(repl_ship_repl_node, sizeof(struct repl_node) == 24 &&
+    offsetof(struct repl_node, host) == 0 &&
+    offsetof(struct repl_node, port) == 8 &&
+    offsetof(struct repl_node, fd) == 12 &&
+    offsetof(struct repl_node, online) == 16,
+    "struct repl_node is laid out otherwise in liblogship: delete the repl_config.h of your own, or end #pragma pack");
+LOGSHIP_LAYOUT(repl_ship_replication_config, sizeof(struct replication_config) == 224 &&
+    offsetof(struct replication_config, leader) == 0 &&
+    offsetof(struct replication_config, followers) == 24 &&
+    offsetof(struct replication_config, follower_count) == 216,
+    "struct replication_config is laid out otherwise in liblogship: delete the repl_config.h of your own, or end #pragma pack");
+
 
 #ifdef __cplusplus
 extern "C" {

@@ -6,8 +6,9 @@
 
 use super::conns;
 use super::guard;
+use super::layout;
 use super::leader_log::LeaderLogByPath;
-use super::ptr::{self, FixedPath};
+use super::ptr::FixedPath;
 use super::repl_config::{repl_node, replication_config};
 use super::side::{Entry, FromZero, Table};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub(super) struct ConfigKey {
     sockets: [SocketId; MEMBERS_MAX],
     /// The program has set something that it would miss.
     has_settings: bool,
+    /// `repl_config_init` has filled the struct in, and its rest has not been looked at since ([`layout`]).
+    is_fresh: bool,
 }
 
 pub(super) struct ConfigState {
@@ -76,7 +79,7 @@ pub(super) fn of(config: *const replication_config) -> Result<ConfigEntry> {
 /// Forgets everything: the struct at this address begins anew.
 pub(super) fn forget(config: *const replication_config) -> Result<()> {
     let mut entry = of(config)?;
-    entry.key(|key| (key.sockets, key.has_settings) = Default::default());
+    entry.key(|key| (key.sockets, key.has_settings, key.is_fresh) = (Default::default(), false, true));
     entry.value().begin();
     Ok(())
 }
@@ -91,6 +94,18 @@ pub(super) fn forget_slot(node: *const repl_node) {
             *id = SocketId::default();
         }
     });
+}
+
+/// How far behind the beginning of its struct a node begins.
+pub(super) fn bytes_into(node: *const repl_node) -> Option<usize> {
+    let mut found = None;
+    CONFIGS.for_each_key(|key| {
+        let bytes = node.addr().wrapping_sub(key.address);
+        if bytes < size_of::<replication_config>() {
+            found = Some(bytes);
+        }
+    });
+    found
 }
 
 /// The log that `repl_set_wal` named, if any, and the checkpoint that `repl_set_checkpoint` did.
@@ -158,17 +173,6 @@ pub(super) fn send(fd: RawFd, bytes: &[u8], deadline: Deadline) -> Result<()> {
     io::send_all(fd, bytes, deadline)
 }
 
-/// The number of followers, if it is possible.
-///
-/// # Safety
-/// `config` is NULL or points to a live `replication_config`.
-pub(super) unsafe fn follower_count(config: *const replication_config) -> Result<usize> {
-    ptr::check(config)?;
-    // SAFETY: not NULL, and the caller promises a live struct.
-    let count = unsafe { (*config).follower_count };
-    usize::try_from(count).ok().filter(|count| *count <= MEMBERS_MAX).ok_or(Error::Invalid("follower_count"))
-}
-
 /// One slot's visible fields.
 ///
 /// # Safety
@@ -209,8 +213,12 @@ pub(super) unsafe fn with_group<T>(
     body: impl FnOnce(&mut Group<'_>, &mut Extra<'_>) -> Result<T>,
 ) -> Result<T> {
     // SAFETY: the caller's promise.
-    let count = unsafe { follower_count(config) }?;
+    let count = unsafe { layout::check(config) }?;
     let mut entry = of(config)?;
+    if entry.key(|key| std::mem::take(&mut key.is_fresh)) {
+        // SAFETY: not NULL, since it was checked.
+        unsafe { layout::look_at_the_rest(config, count) };
+    }
     // SAFETY: as above.
     let nodes: Vec<repl_node> = (0..count).map(|slot| unsafe { node(config, slot) }).collect();
     let hosts: Vec<String> = nodes.iter().map(host_of).collect();

@@ -8,7 +8,7 @@ use super::repl_rejoin;
 use super::repl_ship;
 use super::wal_record::wal_record;
 use super::wal_writer::wal_writer;
-use super::{configs, guard, leader_log, logs, ptr};
+use super::{configs, guard, layout, leader_log, logs, ptr};
 use crate::capi::kv_store::kv_store;
 use crate::diag::{self, Level};
 use crate::error::{Error, Result};
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn repl_get_follower_status(
 
 unsafe fn status_of(config: *const replication_config, index: c_int) -> Result<repl_follower_status> {
     // SAFETY: the caller's promise.
-    let count = unsafe { configs::follower_count(config) }?;
+    let count = unsafe { layout::check(config) }?;
     let slot = usize::try_from(index).ok().filter(|slot| *slot < count).ok_or(Error::Invalid("follower_index"))?;
     // SAFETY: as above, and the slot is one of the array's.
     let node = unsafe { configs::node(config, slot) };

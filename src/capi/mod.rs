@@ -2,7 +2,8 @@
 //! values, publish what changed, set errno last. Nothing in the crate imports this module.
 //!
 //! C's structs have no room for private state and may be copied, so it lives beside them: `side` is the memory,
-//! `logs` what is known of each log, `configs` of each `replication_config`, `conns` of each connection.
+//! `logs` what is known of each log, `configs` of each `replication_config`, `conns` of each connection. `layout`
+//! judges whether a struct is laid out as ours.
 
 #![allow(
     clippy::multiple_unsafe_ops_per_block,
@@ -18,6 +19,7 @@ mod cancel;
 mod configs;
 mod conns;
 mod kv_table;
+mod layout;
 mod leader_log;
 mod locked;
 mod logs;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
-use super::{cancel, configs, conns, guard, ptr};
+use super::{cancel, configs, conns, guard, layout, ptr};
 use crate::error::{Error, Result};
 use crate::net::group::MEMBERS_MAX;
 use crate::net::socket;
@@ -90,9 +90,8 @@ pub unsafe extern "C" fn repl_config_init(config: *mut replication_config) -> c_
 #[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C" fn repl_connect(node: *mut repl_node) -> c_int {
     guard::call(|| {
-        ptr::check(node)?;
-        // SAFETY: not NULL, a node by the caller's promise.
-        let seen = unsafe { node.read() };
+        // SAFETY: the caller's promise.
+        let seen = unsafe { layout::read_node(node) }?;
         // SAFETY: the caller's promise.
         let host = unsafe { ptr::host(seen.host) }?;
         let fd = socket::connect(host, seen.port)?.into_raw_fd();
@@ -112,9 +111,8 @@ pub unsafe extern "C" fn repl_connect(node: *mut repl_node) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn repl_listen(node: *mut repl_node) -> c_int {
     guard::call(|| {
-        ptr::check(node)?;
-        // SAFETY: not NULL, a node by the caller's promise.
-        let seen = unsafe { node.read() };
+        // SAFETY: the caller's promise.
+        let seen = unsafe { layout::read_node(node) }?;
         // SAFETY: the caller's promise.
         let host = unsafe { ptr::host(seen.host) }?;
         let (fd, port) = socket::listen(host, seen.port)?;

@@ -4,7 +4,7 @@
 use super::leader_log::{LeaderLogByPath, LogSource};
 use super::repl_config::replication_config;
 use super::replaced::{self, File};
-use super::{configs, conns, guard, ptr};
+use super::{configs, conns, guard, layout, ptr};
 use crate::error::{Error, Result};
 use crate::net::catch_up::{self, Source, Summary};
 use crate::net::group::Group;
@@ -119,7 +119,7 @@ pub unsafe extern "C" fn repl_accept_rejoin(
         ptr::check(follower_index)?;
         ptr::check(follower_lsn)?;
         // SAFETY: the caller's promise.
-        unsafe { configs::follower_count(config) }?;
+        unsafe { layout::check(config) }?;
         let accept = if replaced::has(File::ReplConfig) { replaced::accept } else { socket::accept };
         let connection = accept(listen_fd)?;
         let message = read_rejoin(connection.as_raw_fd())?;
@@ -205,7 +205,7 @@ pub(super) unsafe fn with_source<T>(
     body: impl FnOnce(&mut Member<'_>, &LogSource<'_>) -> Result<T>,
 ) -> Result<T> {
     // SAFETY: the caller's promise.
-    let count = unsafe { configs::follower_count(config) }?;
+    let count = unsafe { layout::check(config) }?;
     let slot = usize::try_from(index).ok().filter(|slot| *slot < count);
     let slot = slot.ok_or(Error::Invalid("follower_index"))?;
     let (set, checkpoint) = configs::paths(config)?;
