@@ -284,3 +284,48 @@ fn every_program_on_a_page_has_a_test() {
     }
     assert!(!rust_program().0.is_empty() && rust_program().1.contains("fn main("));
 }
+
+/// The promises of the README, by the words in bold with which each begins.
+fn promises(readme: &str) -> Vec<String> {
+    let (_, section) = readme.split_once("## What it promises\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let begins = |line: &str| Some(line.strip_prefix("- **")?.split_once("**")?.0.to_owned());
+    section.lines().filter_map(begins).collect()
+}
+
+/// What is wrong with the table of docs/promises.md.
+fn table_complaints(readme: &str, table: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for promise in promises(readme) {
+        if !table.lines().any(|line| line.starts_with(&format!("| **{promise}** |"))) {
+            complaints.push(format!("no test for: {promise}"));
+        }
+    }
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| **"));
+    for row in rows {
+        let tests = row.rsplit('|').nth(1).unwrap();
+        for test in tests.split("; ") {
+            let mut parts = test.split('`');
+            let (file, name) = (parts.nth(1).unwrap(), parts.nth(1).unwrap());
+            let text = fs::read_to_string(top().join(file)).unwrap_or_default();
+            if !text.contains(&format!("fn {name}(")) && !text.contains(&format!("\"{name}\"")) {
+                complaints.push(format!("{file} has no test {name}"));
+            }
+        }
+    }
+    complaints
+}
+
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let read = |name: &str| fs::read_to_string(top().join(name)).unwrap();
+    let (readme, table) = (read("README.md"), read("docs/promises.md"));
+    assert!(promises(&readme).len() >= 7);
+    let complaints = table_complaints(&readme, &table);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+
+    // A promise without a test and a test that is gone are seen.
+    let readme = readme.replace("## What it promises\n", "## What it promises\n\n- **The moon** is ours.\n");
+    let table = table.replace("no_ack_precedes_the_sync", "no_such_test");
+    assert_eq!(table_complaints(&readme, &table).len(), 3);
+}
