@@ -37,6 +37,7 @@ const COMMAND_MAY_USE: &[(&str, &[&str])] = &[
     ("extras", &["args"]),
     ("text", &[]),
     ("wal", &["args", "text"]),
+    ("checkpoint", &["args", "text"]),
     ("limited", &["args", "processes"]),
     ("watch", &["args", "processes"]),
     ("sandbox", &["args"]),

@@ -371,13 +371,15 @@ fn each_subcommand_has_a_manual_page_and_completions() {
         assert_eq!((code, error.as_str()), (0, ""), "{page}");
         assert!(text.contains(&format!(".TH logship-{page} 1")), "{page}: {text}");
     }
-    for (words, options) in [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "keep")] {
+    for (words, options) in
+        [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "keep"), ("checkpoint-show", "keys")]
+    {
         assert!(pages.contains(&words));
         assert!(run(&directory, &["man", words]).0.contains(options), "{words}");
     }
     for shell in ["bash", "zsh", "fish"] {
         let (text, ..) = run(&directory, &["completions", shell]);
-        for word in ["truncate", "repair", "verify", "dump"] {
+        for word in ["truncate", "repair", "verify", "dump", "checkpoint", "show"] {
             assert!(text.contains(word), "{shell} does not complete {word}");
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! [`record`] is the codec, [`scan`] reads, [`tail`] writes, [`index`] finds, [`recovery`] and [`checkpoint`] build the
 //! store. [`Wal`] ties them to one open file for the Rust API; the C layer ties the same parts to a descriptor.
-//! [`reader`], [`survey`] and [`salvage`] are for who looks at a log, whole or damaged, and decides what to do with it.
+//! [`reader`], [`survey`], [`fit`] and [`salvage`] are for who looks at a log, whole or damaged, and decides what to do with it.
 
 pub mod checkpoint;
 pub mod codec;
 pub mod compact;
 pub mod crc;
+pub mod fit;
 pub mod index;
 pub mod index_file;
 pub mod meta;

@@ -25,6 +25,11 @@ pub(crate) enum Asked {
         #[command(subcommand)]
         asked: tools::Wal,
     },
+    /// Look at a checkpoint
+    Checkpoint {
+        #[command(subcommand)]
+        asked: tools::Checkpoint,
+    },
     /// The demo's follower
     #[command(name = "__follow", hide = true)]
     Follow(Follow),

@@ -8,6 +8,7 @@
 
 mod args;
 mod build;
+mod checkpoint;
 mod checks;
 mod course;
 mod demo;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Asked::Demo(options) => demo::run(&options),
         Asked::Follow(options) => demo::follow(&options),
         Asked::Wal { asked } => wal::run(&asked),
+        Asked::Checkpoint { asked } => checkpoint::run(&asked),
         Asked::Completions { shell } => extras::completions(shell).map(|()| 0),
         Asked::Man { subcommand } => extras::man(subcommand.as_deref()).map(|()| 0),
         Asked::Watch(order) => watch::run(&order).map(|()| 0),
