@@ -2,7 +2,8 @@
 //!
 //! [`record`] is the codec, [`scan`] reads, [`tail`] writes, [`index`] finds, [`recovery`] and [`checkpoint`] build the
 //! store. [`Wal`] ties them to one open file for the Rust API; the C layer ties the same parts to a descriptor.
-//! [`reader`], [`survey`], [`fit`] and [`salvage`] are for who looks at a log, whole or damaged, and decides what to do with it.
+//! [`reader`], [`survey`], [`fit`] and [`salvage`] are for who looks at a log, whole or damaged, and decides what to do
+//! with it.
 
 pub mod checkpoint;
 pub mod codec;
