@@ -158,6 +158,29 @@ fn dump_of_a_compacted_log_counts_on_from_its_base() {
     assert!(out.contains("9 records (LSN 12 to 20)") && out.contains("a checkpoint that covers LSN 11."), "{out}");
 }
 
+/// Whatever stands beside it, what is whole can be read.
+#[test]
+fn dump_of_a_log_that_does_not_say_where_it_begins_has_no_lsns() {
+    let (directory, path) = compacted(&common::compacted::log_of(20), 12);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let meta = directory.path().join(format!("{name}.meta"));
+    let mut bytes = fs::read(&meta).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&meta, bytes).unwrap();
+    let (out, error, code) = run(&directory, &["wal", "dump", name, "--json"]);
+    assert_eq!((error.as_str(), code), ("", 1));
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["kind"], lines.len()), (&"unplaced".into(), 10));
+    assert!(lines[1..].iter().all(|line| line["kind"] == "record" && line["lsn"].is_null()), "{out}");
+    let (out, ..) = run(&directory, &["wal", "dump", name, "--limit", "2"]);
+    assert!(out.lines().nth(1).unwrap().starts_with("-- where the log begins is not known: "), "{out}");
+    assert_eq!(out.lines().count(), 4, "{out}");
+    for words in [&["wal", "verify", name][..], &["wal", "repair", name, "--yes"]] {
+        let (out, error, code) = run(&directory, words);
+        assert_eq!((out.as_str(), error.lines().count(), code), ("", 1, 2), "{words:?}: {error}");
+    }
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_a_dump_quietly() {
     let directory = temp_dir();
@@ -328,7 +351,7 @@ fn wrong_arguments_are_status_2() {
         &["wal", "truncate", "a.wal"],
         &["wal", "truncate", "a.wal", "--to", "-1"],
         &["wal", "dump", "a.wal", "--limit", "many"],
-        &["wal", "repair", "a.wal", "--keep", "everything"],
+        &["wal", "repair", "a.wal", "--to", "1"],
     ] {
         assert_eq!(run(&directory, words).2, 2, "{words:?}");
     }
@@ -372,7 +395,7 @@ fn each_subcommand_has_a_manual_page_and_completions() {
         assert!(text.contains(&format!(".TH logship-{page} 1")), "{page}: {text}");
     }
     for (words, options) in
-        [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "keep"), ("checkpoint-show", "keys")]
+        [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "yes"), ("checkpoint-show", "keys")]
     {
         assert!(pages.contains(&words));
         assert!(run(&directory, &["man", words]).0.contains(options), "{words}");

@@ -1,6 +1,6 @@
 //! What may be asked of the tools that look at files: `logship wal ...` and `logship checkpoint ...`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// What is the same in each tool's help.
@@ -98,20 +98,8 @@ pub(crate) struct Truncate {
 pub(crate) struct Repair {
     /// The log
     pub(crate) path: PathBuf,
-    /// What stays
-    #[arg(long, value_name = "WHAT", default_value = "whole")]
-    pub(crate) keep: Keep,
     #[command(flatten)]
     pub(crate) change: Change,
-}
-
-/// What a repair keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Keep {
-    /// All whole records before the damage
-    Whole,
-    /// Of those, the ones that were known to be durable
-    Durable,
 }
 
 /// What `logship checkpoint` can do.

@@ -2,7 +2,7 @@
 
 use super::holders;
 use super::verdict::{self, records};
-use crate::args::tools::{Change, Keep, Repair, Truncate};
+use crate::args::tools::{Change, Repair, Truncate};
 use crate::text::{self, Out, Stop, count, escaped, grouped};
 use logship::wal::salvage::{self, KEYS_MAX, Plan};
 use logship::wal::survey::{Survey, Verdict, survey};
@@ -37,7 +37,7 @@ pub(super) fn repair(options: &Repair, out: &mut Out) -> Result<u8, Stop> {
         Verdict::NoLog => return Err(Stop::Failed(format!("{}: {sentence}", path.display()))),
         Verdict::Torn | Verdict::Damaged => {}
     }
-    let to = kept_last(path, options.keep, &found)?;
+    let to = kept_last(path, &found)?;
     if !options.change.json {
         writeln!(out, "{}: {sentence}", path.display())?;
     }
@@ -46,10 +46,8 @@ pub(super) fn repair(options: &Repair, out: &mut Out) -> Result<u8, Stop> {
 }
 
 /// The last record that a repair keeps.
-fn kept_last(path: &Path, keep: Keep, found: &Survey) -> Result<Lsn, String> {
-    let last = match keep {
-        Keep::Whole | Keep::Durable => found.end.last(),
-    };
+fn kept_last(path: &Path, found: &Survey) -> Result<Lsn, String> {
+    let last = found.end.last();
     if last > found.base || found.base == Lsn::ZERO {
         return Ok(last);
     }

@@ -3,6 +3,7 @@
 use super::verdict;
 use crate::args::tools::Dump;
 use crate::text::{self, Out, Stop, count, escaped};
+use logship::storage::{Storage, file};
 use logship::wal::survey::{self, Broken, Verdict};
 use logship::{Error, LogReader, Lsn, Op, Record};
 use serde::Serialize;
@@ -50,15 +51,27 @@ enum Line {
         crc_ok: bool,
         what: String,
     },
-    /// Behind it, bytes that are no record.
+    /// What stands beside the log does not tell where it begins, so no record has an LSN.
+    Unplaced { what: String },
+    /// Behind damage, bytes that are no record.
     Gap { offset: u64, length: u64 },
     /// The log ends here, and ends well.
     End { offset: u64, last_lsn: u64 },
 }
 
 pub(super) fn run(options: &Dump, out: &mut Out) -> Result<u8, Stop> {
-    let reader = text::open_log(&options.path)?;
+    text::check_kind(&options.path)?;
     let mut printer = Printer { options, out, printed: 0, has_head: options.json };
+    let reader = match LogReader::open(&options.path) {
+        Ok(reader) => reader,
+        Err(Error::Io(error)) => return Err(printer.wrong(&Error::Io(error))),
+        Err(error) => {
+            let storage = file::open_read(&options.path).map_err(|error| printer.wrong(&error.into()))?;
+            printer.print(&Line::Unplaced { what: error.to_string() })?;
+            printer.search(&storage, 0)?;
+            return Ok(1);
+        }
+    };
     let len = reader.len().map_err(|error| printer.wrong(&error))?;
     match printer.walk(&reader)? {
         Walked::Enough => Ok(0),
@@ -69,7 +82,7 @@ pub(super) fn run(options: &Dump, out: &mut Out) -> Result<u8, Stop> {
         Walked::Broken { offset, after } => {
             printer.is_log(&reader, offset)?;
             printer.damage(&reader, offset, after)?;
-            printer.behind(&reader, offset)?;
+            printer.search(reader.storage(), offset + 1)?;
             Ok(1)
         }
     }
@@ -127,11 +140,11 @@ impl Printer<'_> {
         }
     }
 
-    /// Prints what whole records are found behind byte `offset`.
-    fn behind(&mut self, reader: &LogReader, offset: u64) -> Result<(), Stop> {
+    /// Prints what whole records are found from byte `from` on.
+    fn search(&mut self, storage: &impl Storage, from: u64) -> Result<(), Stop> {
         let mut stop = None;
         let mut expected = None;
-        let searched = survey::search(reader.storage(), offset + 1, |found| {
+        let searched = survey::search(storage, from, |found| {
             if self.is_full() {
                 return Err(Error::Refused("enough"));
             }
@@ -150,7 +163,7 @@ impl Printer<'_> {
             (Err(Error::Refused(_)), None) => Ok(()),
             (Err(error), None) => Err(self.wrong(&error)),
             (Ok(()), _) => {
-                let len = reader.len().map_err(|error| self.wrong(&error))?;
+                let len = storage.len().map_err(|error| self.wrong(&error.into()))?;
                 self.gap(expected, len)
             }
         }
@@ -232,6 +245,7 @@ impl Printer<'_> {
             Line::Damage { offset, after_lsn, what, .. } => {
                 writeln!(self.out, "-- offset {offset}, after LSN {after_lsn}: no whole record: {what}")?;
             }
+            Line::Unplaced { what } => writeln!(self.out, "-- where the log begins is not known: {what}")?,
             Line::Gap { offset, length } => {
                 writeln!(self.out, "-- offset {offset}: no record in {}", count(*length, "byte"))?;
             }
