@@ -241,7 +241,8 @@ int repl_set_leader(const char *host,
 
 /**
  * Sets this process's node number, 1 to 255, which its acks carry so that a leader finds its slot (node n is
- * `followers[n - 1]`); 0 for none. Returns 0, or -1 with `errno` EINVAL.
+ * `followers[n - 1]`); 0 for none. With a number this process is a logship peer also where it receives with
+ * `repl_receive_record`. Returns 0, or -1 with `errno` EINVAL.
  */
 int logship_set_self(int node);
 
@@ -268,7 +269,8 @@ int repl_get_follower_status(const struct replication_config *config,
 
 /**
  * As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and
- * marked, 1 if it came damaged, 2 if the log failed. Returns the same.
+ * marked, 1 if it came damaged, 2 if the log failed. The first call on a connection says so to the leader, with one
+ * marked ack that counts for no record. Returns the same.
  */
 int logship_follow(int fd,
                    struct wal_writer *writer,

@@ -119,16 +119,6 @@ static void show_nul_key(const struct library *lib, char *text, size_t size)
     lib->kv_store_destroy(&store);
 }
 
-static void show_rejoin(const struct library *lib, char *text, size_t size)
-{
-    int fd, peer;
-
-    REQUIRE_THAT(own_pair(&fd, &peer, 0) == 0 && lib->repl_follower_rejoin(fd, 3) == 0);
-    close(fd);
-    snprintf(text, size, "%d bytes", own_await(peer, POLLRDHUP) ? own_pending(peer) : -1);
-    close(peer);
-}
-
 static void show_heartbeat_answer(const struct library *lib, char *text, size_t size)
 {
     struct wal_writer writer;
@@ -285,8 +275,6 @@ static const struct known {
     [CHECKPOINT_CRC] = {"bits that flip in a checkpoint", "the lesson's checkpoint has no checksum", show_flip,
                         "errno EBADMSG", "loaded"},
     [NUL_IN_KEY] = {"keys with a NUL inside", "plain C's keys are C strings", show_nul_key, "2 keys", "1 keys"},
-    [REJOIN_MARK] = {"the marked ack behind a rejoin message", "by it logship knows logship", show_rejoin, "24 bytes",
-                     "8 bytes"},
     [HEARTBEAT_ANSWER] = {"the mark in the answer to a heartbeat", "by it logship knows logship",
                           show_heartbeat_answer, "marked", "not marked"},
     [HEARTBEAT_FOUR_BYTES] = {"four bytes as the answer to a heartbeat",

@@ -158,7 +158,7 @@ static void *play_bytewise(void *argument)
     return NULL;
 }
 
-/* 1: a quorum will be there, 0: not, but nobody is missing for it, -1: it can't be. */
+/* 1: a quorum will be there, 0: not, and somebody may still answer, -1: nobody may. */
 static int outcome(const struct scene *scene, uint64_t lsn)
 {
     int needed = scene->count / 2 + 1, have = 0, can = 0;
@@ -167,7 +167,7 @@ static int outcome(const struct scene *scene, uint64_t lsn)
         have += scene->acked[i][lsn];
         can += !scene->acked[i][lsn] && scene->peers[i] >= 0 && !scene->leaves[i];
     }
-    return have >= needed ? 1 : have + can < needed ? -1 : 0;
+    return have >= needed ? 1 : can > 0 ? 0 : -1;
 }
 
 static void step(struct scene *scene, struct source *source, uint64_t lsn)

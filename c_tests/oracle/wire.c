@@ -134,7 +134,6 @@ void wire_small(const struct library *lib, struct trace *trace, struct rng *rng)
     TRACE(trace, lib->repl_follower_rejoin(fd, lsn));
     REQUIRE_THAT(own_get(peer, bytes, 8));
     trace_bytes(trace, "rejoin", bytes, 8);
-    let_through(REJOIN_MARK); /* what may stand behind it */
 
     /* The peer ends in the middle of an ack, or before one. */
     if (rng_once_in(rng, 2))

@@ -348,7 +348,7 @@ static void own_append(int by_hand, int how)
     CHECK_EQ(how == BATCH ? logship_append_batch(&writer, &own, 1) : wal_append(&writer, &own), 0);
     CHECK_EQ(logship_last_lsn(&writer), 6);
     if (!by_hand)
-        CHECK(own_ack_is(leader, 5, REPL_ACK_OK));
+        CHECK(own_hello_is(leader, 0) && own_ack_is(leader, 5, REPL_ACK_OK));
 
     CHECK_EQ(own_put_all(leader, sent, own_frame(sent, record, size)), 0); /* a seventh */
     REQUIRE(own_settle(follower, (int)size + 4));

@@ -420,7 +420,7 @@ static void follow(uint16_t port, int last, int by_hand, int why)
     REQUIRE(wal_open(&log, "follower.wal") == 0 && wal_open(&twin, "follower.wal") == 0 && kv_store_init(&store) == 0);
     ino_t inode = inode_of(log.fd, NULL); /* a snapshot up to 10 makes it another */
     REQUIRE(wal_recover("follower.wal", &store) >= 0);
-    REQUIRE(repl_set_leader("127.0.0.1", port) == 0);
+    REQUIRE(repl_set_leader("127.0.0.1", port) == 0 && logship_set_self(by_hand ? 1 : 0) == 0); /* else it is a plain one */
     int fd = repl_follower_rejoin(-1, (uint64_t)logship_last_lsn(&log)), result = 0;
     REQUIRE(fd >= 0);
     while (result == 0 && (why || logship_last_lsn(&log) < last)) {

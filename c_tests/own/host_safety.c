@@ -234,6 +234,8 @@ static void tell(int what, int leader, const struct call *call, uint64_t next)
         CHECK_EQ(repl_heartbeat(&config, 5000), 1);
         break;
     case GAP: /* answered: it lacks a record */
+        if (call->which == FOLLOW)
+            CHECK(own_hello_is(leader, next - 1));
         send_position(leader, next + 1);
         CHECK(own_ack_is(leader, next, REPL_ACK_NOT_STORED));
         /* fall through */
@@ -273,6 +275,8 @@ static void cancelled(int which, int told)
         CHECK_EQ(send_record(leader, (int)before + 1), 0);
         CHECK_EQ(waiting_call(&call), 0);
         CHECK_EQ(logship_last_lsn(&writer), before + 1);
+        if (which == FOLLOW && told != GAP && told != HEARTBEAT) /* the leader's heartbeat has taken it in */
+            CHECK(own_hello_is(leader, (uint64_t)before));
         if (which == FOLLOW)
             CHECK(own_ack_is(leader, (uint64_t)before + 1, REPL_ACK_OK));
         break;
@@ -749,6 +753,7 @@ static void log_function_calls_back(void)
     CHECK_EQ(repl_ship_record(&config, rec(2), len(2)), 1);
     CHECK(own_frame_is(theirs, rec(2), len(2)));
     lines_seen = 0;
+    CHECK_EQ(own_send_ack(theirs, 2, REPL_ACK_OK, 0), 0);
     CHECK_FAILS(repl_wait_quorum(&config, 2, 1000), ENOTCONN); /* says that there is no quorum */
     CHECK(lines_seen > 0);
     close(theirs), close(config.followers[1].fd);

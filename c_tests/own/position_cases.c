@@ -124,6 +124,8 @@ static void follower(int fd, const struct plan *plan)
     else
         REQUIRE(own_write_file("follower.wal", log_bytes, ends[plan->has]) == 0);
     REQUIRE(wal_open(&log, "follower.wal") == 0);
+    if (plan->rejoins >= 0 && plan->by_hand) /* else it would be a plain follower */
+        REQUIRE(logship_set_self(1) == 0);
     if (plan->rejoins >= 0)
         CHECK_EQ(repl_follower_rejoin(fd, (uint64_t)plan->rejoins), 0);
     if (plan->refuses) {

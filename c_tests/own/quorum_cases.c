@@ -468,6 +468,32 @@ static void unreachable(void)
     CHECK_EQ(why, ENOTCONN);
     CHECK_EQ(config.followers[1].online, 1);
 }
+/* One of two is gone, so no quorum can come; the other is read all the same, or what it has said becomes a reset when the
+ * leader closes, and a lesson's follower stops at that. */
+static void too_few_are_read(void)
+{
+    int why;
+    int64_t took;
+    start(2);
+    close(peer[1]);
+    CHECK(own_await(config.followers[1].fd, POLLRDHUP));
+    CHECK_EQ(write_one(), 1);
+    CHECK_EQ(wait_ms(1, 50, &why, &took), -1);
+    CHECK(why == ETIMEDOUT && took >= 50); /* the one that is left has not answered */
+    ack(0, 1, REPL_ACK_OK, PLAIN);
+    CHECK_EQ(wait_ms(1, -1, &why, &took), -1);
+    CHECK_EQ(why, ENOTCONN); /* it has: nobody else may come */
+    CHECK_EQ(own_pending(config.followers[0].fd), 0);
+    CHECK_EQ(write_one(), 1);
+    ack(0, 2, REPL_ACK_CRC_FAIL, PLAIN);
+    CHECK_EQ(wait_ms(2, 50, &why, &took), -1);
+    CHECK_EQ(why, ETIMEDOUT);
+    CHECK(own_get(peer[0], sent, 4) && own_get(peer[0], sent, 4)); /* and what it rejected was sent again */
+    close(peer[0]);
+    CHECK_EQ(wait_ms(2, -1, &why, &took), -1);
+    CHECK_EQ(why, ENOTCONN);
+    CHECK_EQ(config.followers[0].online, 0);
+}
 static void offline_from_the_start(void)
 {
     int why;
@@ -734,7 +760,8 @@ int main(void)
     CASE("one deadline for the whole call; timeout 0", one_deadline);
     CASE("signals do not end the wait", interrupted);
     CASE("a negative timeout waits until the acks come", waiting_for_ever);
-    CASE("quorum out of reach: ENOTCONN at once", unreachable);
+    CASE("quorum out of reach: ENOTCONN once nobody is left to answer", unreachable);
+    CASE("too few online: they are read all the same", too_few_are_read);
     CASE("a follower offline from the start", offline_from_the_start);
     CASE("offline followers are not polled", offline_followers_are_not_polled);
     CASE("acked and closed: counts", acked_and_gone);

@@ -603,8 +603,10 @@ static void follow_acks(void)
         CHECK_EQ(logship_follow(follower_end, &writer, &store), 0);
         uint8_t want[16];
         own_ack(want, (uint64_t)n, REPL_ACK_OK, 1);
+        if (n == 1)
+            CHECK(own_hello_is(leader_end, 0)); /* and from now on it is known what this end is */
         CHECK(own_get(leader_end, got, 16));
-        CHECK(memcmp(got, want, 15) == 0); /* LSN, status, "LSHP", version 1, no node number */
+        CHECK(memcmp(got, want, 16) == 0); /* LSN, status, "LSHP", version 1, no node number */
     }
     record[20] ^= 1;
     send_frame(record, record_len);
@@ -657,8 +659,9 @@ static void sockets(void)
     CHECK(node.fd >= 0 && node.online == 1);
     CHECK(kept_alive(node.fd));
     CHECK(option(node.fd, IPPROTO_TCP, TCP_NODELAY) > 0);
+    CHECK(option(node.fd, SOL_SOCKET, SO_REUSEADDR) > 0); /* as every TCP socket that the library makes */
     int accepted = repl_accept(listener);
-    CHECK(accepted >= 0 && kept_alive(accepted));
+    CHECK(accepted >= 0 && kept_alive(accepted) && option(accepted, SOL_SOCKET, SO_REUSEADDR) > 0);
     CHECK_EQ(send_full(accepted, "hello", 5), 0);
     char got[5];
     CHECK(recv_full(node.fd, got, 5) == 0 && memcmp(got, "hello", 5) == 0);
@@ -679,6 +682,97 @@ static void sockets(void)
     CHECK(!kept_alive(leader_end));
     CHECK_EQ(repl_set_keepalive(leader_end), 0);
     CHECK(kept_alive(leader_end));
+}
+/* A socket that the program made, at its first use for replication: the options of the library's own, whatever call it is. */
+enum { SHIP, WAIT, CATCH_UP, HEARTBEAT, RECV_ACK, READ_REJOIN, SEND_ACK, REJOIN, RECEIVE, FOLLOW, FIRST_CALLS };
+
+static void first_use(int call)
+{
+    struct repl_ack ack;
+    uint64_t lsn;
+    int fd;
+    REQUIRE(own_pair(&leader_end, &follower_end, 0) == 0 && repl_config_init(&config) == 0);
+    fd = dup(call < SEND_ACK ? leader_end : follower_end); /* the socket stays open, also if its slot is closed */
+    REQUIRE(repl_set_wal(&config, "leader.wal") == 0);
+    CHECK(!kept_alive(fd) && option(fd, IPPROTO_TCP, TCP_NODELAY) == 0);
+    config.follower_count = 1;
+    config.followers[0].fd = leader_end;
+    config.followers[0].online = call != CATCH_UP;
+    make(1);
+    switch (call) {
+    case SHIP: CHECK_EQ(repl_ship_record(&config, record, record_len), 1); break;
+    case WAIT: CHECK_FAILS(repl_wait_quorum(&config, 1, 0), ETIMEDOUT); break;
+    case CATCH_UP: CHECK_EQ(repl_catch_up(&config, 0, 0), 0); break;
+    case HEARTBEAT: CHECK_EQ(repl_heartbeat(&config, 0), 0); break;
+    case RECV_ACK:
+        CHECK_EQ(own_send_ack(follower_end, 1, 0, 0), 0);
+        CHECK_EQ(repl_recv_ack(leader_end, &ack), 1);
+        break;
+    case READ_REJOIN:
+        CHECK_EQ(own_put_all(follower_end, "\0\0\0\0\0\0\0\5", 8), 0);
+        CHECK(repl_read_rejoin(leader_end, &lsn) == 0 && lsn == 5);
+        break;
+    case SEND_ACK: CHECK_EQ(repl_send_ack(follower_end, 1, 0), 0); break;
+    case REJOIN: CHECK_EQ(repl_follower_rejoin(follower_end, 1), 0); break;
+    default:
+        send_frame(record, record_len);
+        CHECK_EQ(call == FOLLOW ? logship_follow(follower_end, &writer, &store)
+                                : repl_receive_record(follower_end, &writer, &store), 0);
+    }
+    CHECK(kept_alive(fd));
+    CHECK(option(fd, IPPROTO_TCP, TCP_NODELAY) > 0);
+    if (own_bad)
+        NOTE("call %d", call);
+    close(fd), close(follower_end);
+    if (call != HEARTBEAT)
+        close(leader_end);
+}
+static void sockets_of_the_program(void)
+{
+    struct wal_writer leaders;
+    REQUIRE(wal_open(&leaders, "leader.wal") == 0 && wal_open(&writer, "first.wal") == 0 && kv_store_init(&store) == 0);
+    for (int call = 0; call < FIRST_CALLS; call++)
+        first_use(call);
+    REQUIRE(wal_close(&leaders) == 0 && wal_close(&writer) == 0);
+    kv_store_destroy(&store);
+}
+/* A receive that waits on a socket that the program made has the options before anything comes. */
+static void *receive_one(void *unused)
+{
+    (void)unused;
+    CHECK_FAILS(repl_receive_record(follower_end, &writer, &store), ENOTCONN);
+    return NULL;
+}
+static void while_it_waits(void)
+{
+    pthread_t thread;
+    REQUIRE(wal_open(&writer, "first.wal") == 0 && kv_store_init(&store) == 0);
+    REQUIRE(own_pair(&leader_end, &follower_end, 0) == 0);
+    REQUIRE(pthread_create(&thread, NULL, receive_one, NULL) == 0);
+    for (int64_t end = own_now_ms() + 5000; own_now_ms() < end && !kept_alive(follower_end); poll(NULL, 0, 1))
+        ;
+    CHECK(kept_alive(follower_end) && option(follower_end, IPPROTO_TCP, TCP_NODELAY) > 0);
+    close(leader_end);
+    pthread_join(thread, NULL);
+    close(follower_end);
+    REQUIRE(wal_close(&writer) == 0);
+    kv_store_destroy(&store);
+}
+/* TCP must not give up before the send deadline: on new connections, and on those that are there. */
+static void user_timeout_follows_the_send_deadline(void)
+{
+    connect_followers(1);
+    CHECK_EQ(ship(1), 1);
+    CHECK_EQ(option(config.followers[0].fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 8000);
+    CHECK_EQ(repl_set_timeouts(60000, 0), 0);
+    CHECK_EQ(ship(2), 1);
+    CHECK_EQ(option(config.followers[0].fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 60000);
+    REQUIRE(own_pair(&leader_end, &follower_end, 0) == 0);
+    CHECK_EQ(repl_send_ack(follower_end, 1, 0), 0);
+    CHECK_EQ(option(follower_end, IPPROTO_TCP, TCP_USER_TIMEOUT), 60000);
+    CHECK_EQ(repl_set_timeouts(1000, 0), 0);
+    CHECK_EQ(ship(3), 1);
+    CHECK_EQ(option(config.followers[0].fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 8000); /* never below what keepalive takes */
 }
 static void listening_again_at_once(void) /* SO_REUSEADDR: connections in TIME_WAIT do not hold the port */
 {
@@ -730,6 +824,9 @@ int main(void)
     CASE("the follower's log fails: its errno, not applied, in step", the_log_fails);
     CASE("logship_follow acks, marked and cumulative", follow_acks);
     CASE("repl_listen, repl_connect, repl_accept, keepalive", sockets);
+    CASE("sockets that the program made, at their first use", sockets_of_the_program);
+    CASE("a receive that waits on one", while_it_waits);
+    CASE("the user timeout follows the send deadline", user_timeout_follows_the_send_deadline);
     CASE("listening on the same port again at once", listening_again_at_once);
     return own_end();
 }

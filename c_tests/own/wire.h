@@ -25,12 +25,11 @@ static inline int own_listen(uint16_t *port)
 static inline int own_connect(uint16_t port, int buffer)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (buffer > 0) {
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof addr) != 0) {
         close(fd);
         return -1;
@@ -41,15 +40,13 @@ static inline int own_connect(uint16_t port, int buffer)
 static inline int own_pair(int *leader_end, int *follower_end, int buffer)
 {
     uint16_t port;
-    int one = 1, listener = own_listen(&port);
+    int listener = own_listen(&port);
     if (listener >= 0 && buffer > 0)
         setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     if (listener >= 0 && buffer > 0)
         setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     *leader_end = listener < 0 ? -1 : own_connect(port, buffer);
     *follower_end = *leader_end < 0 ? -1 : accept(listener, NULL, NULL);
-    if (*follower_end >= 0)
-        setsockopt(*follower_end, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (listener >= 0)
         close(listener);
     return *follower_end < 0 ? -1 : 0;
@@ -157,6 +154,14 @@ static inline int own_send_ack(int fd, uint64_t lsn, int status, int marked)
     uint8_t ack[16];
     own_ack(ack, lsn, status, marked);
     return own_put_all(fd, ack, sizeof ack);
+}
+/* What logship_follow says first on a connection: the last LSN of its log, marked, with the flags LIVENESS and FOLLOWS. */
+static inline int own_hello_is(int fd, uint64_t lsn)
+{
+    uint8_t got[16], want[16];
+    own_ack(want, lsn, 0, 1);
+    want[15] = 1 | 16;
+    return own_get(fd, got, 16) && memcmp(got, want, 14) == 0 && got[15] == want[15];
 }
 static inline int own_ack_is(int fd, uint64_t lsn, int status)
 {

@@ -66,9 +66,9 @@ int repl_config_init(struct replication_config *config);
 
 /**
  * Connects to `node->host`, `node->port` within 5 s; sets `fd` and `online` = 1. The socket has TCP_NODELAY and
- * keepalive as `repl_set_keepalive` sets it. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT, EINVAL for
- * NULL...) and the node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the program's
- * to close.
+ * keepalive as `repl_set_keepalive` sets it, and SO_REUSEADDR. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT,
+ * EINVAL for NULL...) and the node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the
+ * program's to close.
  */
 int repl_connect(struct repl_node *node);
 
@@ -87,7 +87,8 @@ int repl_listen(struct repl_node *node);
 int repl_accept(int listen_fd);
 
 /**
- * Sets SO_KEEPALIVE, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1, TCP_KEEPCNT 3 and TCP_USER_TIMEOUT 8 s: a peer that is gone
+ * Sets SO_KEEPALIVE, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1, TCP_KEEPCNT 3 and TCP_USER_TIMEOUT, 8 s or the send deadline of
+ * `repl_set_timeouts` if that is longer: by default a peer that is gone
  * without a word is noticed in at most 8 s, idle or not. Returns 0, or -1 with setsockopt(2)'s `errno`. See tcp(7).
  */
 int repl_set_keepalive(int fd);

@@ -42,7 +42,8 @@ extern "C" {
  * One that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000)
  * is put under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
  * `leader_fd` -1 the new descriptor, which is the program's; -1 with `errno` if the leader can't be reached. What the
- * follower missed comes next on the connection: read it with `repl_receive_record`. Blocks at most 10 s.
+ * follower missed comes next on the connection: read it with `repl_receive_record`. The message is 8 bytes; behind it
+ * goes a marked ack if `logship_set_self` has given this node a number. Blocks at most 10 s.
  */
 int repl_follower_rejoin(int leader_fd,
                          uint64_t last_applied_lsn);

@@ -17,6 +17,8 @@ const MANY: usize = 256;
 pub(super) struct Conn {
     /// A follower's end.
     pub(super) follower: Follower,
+    /// The leader has been shown that this end stores and answers by itself.
+    pub(super) has_greeted: bool,
     /// The mark behind a rejoin message that was read before the socket had a slot.
     pub(super) mark: Option<Mark>,
 }
@@ -30,15 +32,33 @@ unsafe impl FromZero for Conn {
 
 static CONNS: Table<SocketId, Conn> = Table::new(MANY);
 
-/// The state of a connection; a socket seen for the first time gets keepalive, so that a receive which waits for a
-/// silent leader ends when TCP knows that it is gone, also when the program made the socket itself.
-pub(super) fn of(fd: RawFd) -> Result<Entry<'static, SocketId, Conn>> {
-    let id = socket::identify(fd).ok_or_else(|| socket::why_no_socket(fd))?;
-    if let Some(entry) = CONNS.find(|key| *key == id)? {
-        return Ok(entry);
+/// Meets a connection: one that is seen for the first time gets the options of a replication socket, so that a wait for
+/// a silent peer ends when TCP knows that it is gone, also when the program made the socket itself. `None`: no socket.
+pub(super) fn meet(fd: RawFd) -> Option<SocketId> {
+    let id = socket::identify(fd)?;
+    if !CONNS.has(|key| *key == id) {
+        socket::prepare(fd);
+        // Without memory for it the options are set again next time.
+        let _ = add(id);
     }
-    // Not a TCP socket (a socket pair): nothing to set, and its peer's end is seen without.
-    let _ = socket::set_keepalive(fd);
+    Some(id)
+}
+
+/// The state of a connection; see [`meet`].
+pub(super) fn of(fd: RawFd) -> Result<Entry<'static, SocketId, Conn>> {
+    known(fd, meet(fd))
+}
+
+/// The state of a connection that was met.
+pub(super) fn known(fd: RawFd, id: Option<SocketId>) -> Result<Entry<'static, SocketId, Conn>> {
+    let id = id.ok_or_else(|| socket::why_no_socket(fd))?;
+    match CONNS.find(|key| *key == id)? {
+        Some(entry) => Ok(entry),
+        None => add(id),
+    }
+}
+
+fn add(id: SocketId) -> Result<Entry<'static, SocketId, Conn>> {
     let gone = |key: &SocketId| socket::identify(key.fd) != Some(*key);
     CONNS.find_or_add(|key| *key == id, |key| *key = id, gone)
 }

@@ -129,7 +129,8 @@ pub unsafe extern "C" fn repl_set_leader(host: *const c_char, port: u16) -> c_in
 }
 
 /// Sets this process's node number, 1 to 255, which its acks carry so that a leader finds its slot (node n is
-/// `followers[n - 1]`); 0 for none. Returns 0, or -1 with `errno` EINVAL.
+/// `followers[n - 1]`); 0 for none. With a number this process is a logship peer also where it receives with
+/// `repl_receive_record`. Returns 0, or -1 with `errno` EINVAL.
 #[unsafe(no_mangle)]
 pub extern "C" fn logship_set_self(node: c_int) -> c_int {
     guard::call(|| repl_config::set_self(node).map(|()| 0))
@@ -251,7 +252,8 @@ fn c_text(bytes: &[u8]) -> [c_char; 96] {
 }
 
 /// As `repl_receive_record`, and answers for the record itself: with status 0 once it is durable, cumulative and
-/// marked, 1 if it came damaged, 2 if the log failed. Returns the same.
+/// marked, 1 if it came damaged, 2 if the log failed. The first call on a connection says so to the leader, with one
+/// marked ack that counts for no record. Returns the same.
 ///
 /// # Safety
 /// As for `repl_receive_record`.

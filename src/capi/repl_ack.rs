@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the C boundary")]
 #![allow(non_camel_case_types, reason = "C's names")]
 
-use super::{cancel, configs, guard, ptr};
+use super::{cancel, configs, conns, guard, ptr};
 use crate::error::{Error, Result};
 use crate::net::io::{self, Deadline};
 use crate::replication::message::{self, ACK_LEN, Ack};
@@ -44,6 +44,7 @@ const _: () = {
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_send_ack(fd: c_int, lsn: u64, status: u8) -> c_int {
     guard::call(|| {
+        conns::meet(fd);
         configs::send(fd, &Ack::plain(Lsn(lsn), status).encode(), Deadline::send())?;
         Ok(0)
     })
@@ -58,6 +59,7 @@ pub extern "C" fn repl_send_ack(fd: c_int, lsn: u64, status: u8) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn repl_recv_ack(fd: c_int, ack: *mut repl_ack) -> c_int {
     if !ack.is_null() && !configs::has_early_bytes(fd) {
+        guard::guard(None, || conns::meet(fd));
         cancel::wait_readable(fd);
     }
     guard::call(|| {

@@ -80,9 +80,9 @@ pub unsafe extern "C" fn repl_config_init(config: *mut replication_config) -> c_
 }
 
 /// Connects to `node->host`, `node->port` within 5 s; sets `fd` and `online` = 1. The socket has TCP_NODELAY and
-/// keepalive as `repl_set_keepalive` sets it. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT, EINVAL for
-/// NULL...) and the node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the program's
-/// to close.
+/// keepalive as `repl_set_keepalive` sets it, and SO_REUSEADDR. Returns 0, or -1 with `errno` (ECONNREFUSED, ETIMEDOUT,
+/// EINVAL for NULL...) and the node unchanged. Try again if the peer does not listen yet. An old socket in `fd` is the
+/// program's to close.
 ///
 /// # Safety
 /// `node` points to a node whose host is a C string.
@@ -134,7 +134,8 @@ pub extern "C-unwind" fn repl_accept(listen_fd: c_int) -> c_int {
     guard::call(|| Ok(socket::accept(listen_fd)?.into_raw_fd()))
 }
 
-/// Sets SO_KEEPALIVE, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1, TCP_KEEPCNT 3 and TCP_USER_TIMEOUT 8 s: a peer that is gone
+/// Sets SO_KEEPALIVE, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1, TCP_KEEPCNT 3 and TCP_USER_TIMEOUT, 8 s or the send deadline of
+/// `repl_set_timeouts` if that is longer: by default a peer that is gone
 /// without a word is noticed in at most 8 s, idle or not. Returns 0, or -1 with setsockopt(2)'s `errno`. See tcp(7).
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_set_keepalive(fd: c_int) -> c_int {

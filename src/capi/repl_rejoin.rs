@@ -8,7 +8,7 @@ use super::{configs, conns, guard, layout, ptr};
 use crate::error::{Error, Result};
 use crate::net::catch_up::{self, Source, Summary};
 use crate::net::group::Group;
-use crate::net::io::{self, Deadline};
+use crate::net::io::Deadline;
 use crate::net::member::Member;
 use crate::net::rejoin::{self, Way};
 use crate::net::socket;
@@ -25,7 +25,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// One that the leader has closed is replaced: a new connection to the leader (`repl_set_leader`, else 127.0.0.1:7000)
 /// is put under the same descriptor number, so `leader_fd` stays what to read from and nothing leaks. Returns 0; with
 /// `leader_fd` -1 the new descriptor, which is the program's; -1 with `errno` if the leader can't be reached. What the
-/// follower missed comes next on the connection: read it with `repl_receive_record`. Blocks at most 10 s.
+/// follower missed comes next on the connection: read it with `repl_receive_record`. The message is 8 bytes; behind it
+/// goes a marked ack if `logship_set_self` has given this node a number. Blocks at most 10 s.
 #[unsafe(no_mangle)]
 pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) -> c_int {
     guard::call(|| {
@@ -34,10 +35,12 @@ pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) 
         let connect = if replaced::has(File::ReplConfig) { replaced::connect } else { socket::connect };
         match rejoin::find_way(leader_fd, || connect(host, port))? {
             Way::Given => {
+                conns::of(leader_fd)?;
                 send_rejoin(leader_fd, Lsn(last_applied_lsn))?;
                 Ok(0)
             }
             Way::New(fd) => {
+                conns::of(fd.as_raw_fd())?;
                 send_rejoin(fd.as_raw_fd(), Lsn(last_applied_lsn))?;
                 if leader_fd < 0 {
                     return Ok(fd.into_raw_fd());
@@ -49,12 +52,14 @@ pub extern "C" fn repl_follower_rejoin(leader_fd: c_int, last_applied_lsn: u64) 
     })
 }
 
-/// Sends the rejoin message: with the mark, unless what receives here can't take what the mark asks for.
+/// Sends the rejoin message: with the mark only if the program has given its node a number, and if what receives here
+/// can take what the mark asks for.
 fn send_rejoin(fd: RawFd, last: Lsn) -> Result<()> {
-    match (replaced::speaks_plainly(), replaced::has(File::ReplShip)) {
-        (false, _) => rejoin::send_rejoin(fd, last, conns::node()),
-        (true, true) => replaced::send(fd, &message::encode_rejoin(last)),
-        (true, false) => io::send_all(fd, &message::encode_rejoin(last), Deadline::send()),
+    match conns::node() {
+        _ if replaced::has(File::ReplShip) => replaced::send(fd, &message::encode_rejoin(last)),
+        0 => rejoin::send_plain_rejoin(fd, last),
+        _ if replaced::speaks_plainly() => rejoin::send_plain_rejoin(fd, last),
+        node => rejoin::send_rejoin(fd, last, node),
     }
 }
 
@@ -215,7 +220,7 @@ pub(super) unsafe fn with_source<T>(
         make_ready(member)?;
         // One of these two the follower has: some send it in host byte order.
         let log = log.open(Lsn(follower_lsn.min(follower_lsn.swap_bytes())))?;
-        catch_up::take_rejoin_mark(member, Lsn(follower_lsn))?;
+        catch_up::take_mark(member, Some(Lsn(follower_lsn)))?;
         body(member, &log.source(checkpoint.as_deref())).inspect_err(|error| {
             let (path, last) = (log.path.display(), log.last());
             crate::log_error!("{member}: catch-up from LSN {follower_lsn} of {path} (last LSN {last}): {error}");

@@ -12,6 +12,7 @@ use super::{cancel, configs, conns, guard, logs, ptr};
 use crate::error::{Error, Result};
 use crate::net::io::Deadline;
 use crate::net::receive::{Acks, FollowerLog, Receiver};
+use crate::net::socket::SocketId;
 use crate::wal::record::RECORD_MAX;
 use libc::{c_int, c_void};
 
@@ -95,7 +96,7 @@ pub unsafe extern "C" fn repl_ship_record(
 #[unsafe(link_section = "logship_calls")]
 pub unsafe extern "C-unwind" fn repl_receive_record(fd: c_int, writer: *mut wal_writer, store: *mut kv_store) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { receive(fd, writer, store, Acks::ByCaller) }
+    unsafe { receive(fd, writer, store, if conns::node() == 0 { Acks::ByCaller } else { Acks::ByLogshipCaller }) }
 }
 
 /// Takes a record that an earlier `logship_follow` has stored, applied and acknowledged already.
@@ -129,16 +130,44 @@ unsafe fn has_nothing_to_do_yet(writer: *mut wal_writer, store: *mut kv_store) -
 /// `writer` and `store` are NULL or live, and used by no other thread.
 pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_store, acks: Acks) -> c_int {
     loop {
+        let id = guard::guard(None, || conns::meet(fd));
+        if acks == Acks::ByUs {
+            // SAFETY: the caller's promise.
+            guard::guard((), || drop(unsafe { greet(fd, id, writer, store) }));
+        }
         // SAFETY: the caller's promise.
         if unsafe { has_nothing_to_do_yet(writer, store) } {
             cancel::wait_readable(fd);
         }
         // SAFETY: the caller's promise.
-        let result = guard::call(|| unsafe { receive_frame(fd, writer, store, acks) });
+        let result = guard::call(|| unsafe { receive_frame(fd, id, writer, store, acks) });
         if result != NO_RECORD {
             return result;
         }
     }
+}
+
+/// Shows the leader on the first call on a connection that this end stores records and answers for them as logship does,
+/// if nothing of the program's takes part in that. What can't be sent shows in the receive that follows.
+///
+/// # Safety
+/// As for [`receive`].
+unsafe fn greet(fd: c_int, id: Option<SocketId>, writer: *mut wal_writer, store: *mut kv_store) -> Result<()> {
+    if replaced::speaks_plainly() {
+        return Ok(());
+    }
+    let mut conn = conns::known(fd, id)?;
+    if std::mem::replace(&mut conn.value().has_greeted, true) {
+        return Ok(());
+    }
+    ptr::check(writer)?;
+    // SAFETY: the caller's promise.
+    let mut store = unsafe { LockedStore::from_ptr(store) }?;
+    // SAFETY: the caller's promise.
+    let mut log = unsafe { super::wal_writer::log_of(writer) }?;
+    let (node, idle) = (conns::node(), Deadline::NEVER);
+    let follower = &mut conn.value().follower;
+    Receiver { fd, follower, log: &mut log, store: &mut store, node, acks: Acks::ByUs, idle }.greet()
 }
 
 /// What [`receive_frame`] returns after a frame that gave no record.
@@ -146,14 +175,20 @@ const NO_RECORD: c_int = 1;
 
 /// # Safety
 /// As for [`receive`].
-unsafe fn receive_frame(fd: c_int, writer: *mut wal_writer, store: *mut kv_store, acks: Acks) -> Result<c_int> {
+unsafe fn receive_frame(
+    fd: c_int,
+    id: Option<SocketId>,
+    writer: *mut wal_writer,
+    store: *mut kv_store,
+    acks: Acks,
+) -> Result<c_int> {
     ptr::check(writer)?;
     // SAFETY: the caller's promise.
     let mut store = unsafe { LockedStore::from_ptr(store) }?;
     // SAFETY: the caller's promise.
     let mut log = unsafe { super::wal_writer::log_of(writer) }?;
     log.mark_received();
-    let mut conn = conns::of(fd)?;
+    let mut conn = conns::known(fd, id)?;
     let node = conns::node();
     let follower = &mut conn.value().follower;
     let idle = Deadline::NEVER;

@@ -162,6 +162,13 @@ impl<K: Default, V: FromZero> Table<K, V> {
         }
     }
 
+    /// Whether an entry's key matches, whoever is using it.
+    pub(crate) fn has(&self, matches: impl Fn(&K) -> bool) -> bool {
+        let mut found = false;
+        self.for_each_key(|key| found |= matches(key));
+        found
+    }
+
     /// The entry whose key matches. EBUSY: a call that uses it is still running: below us, in a log function, or in
     /// another thread that does not come to an end.
     pub(crate) fn find(&self, matches: impl Fn(&K) -> bool) -> Result<Option<Entry<'_, K, V>>> {

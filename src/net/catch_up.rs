@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::io::{self, Deadline, Received};
-use super::link::{CatchUp, CaughtUp, STEP, Text};
+use super::link::{CatchUp, CaughtUp, Link, STEP, Text};
 use super::member::Member;
 use super::snapshot::{self, Sent};
 use super::sys::{self, POLLIN, POLLOUT, PollFd};
@@ -96,20 +96,40 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// before it takes a record.
 const CHECK_MS: i32 = 500;
 
-/// The ack that a logship follower sends behind its rejoin message shows that it is one. It is no ack for a record, so
-/// it is taken off the connection before a program reads acks from it.
-pub fn take_rejoin_mark(member: &mut Member<'_>, follower: Lsn) -> Result<()> {
+/// How long a follower may take to show that it is logship, so that its log is compared with the leader's before it gets
+/// more. A plain one, which shows nothing, is kept waiting no longer than that.
+const MARK_MS: i32 = 20;
+
+/// The same before it is refused for lack of a mark.
+const LAST_MARK_MS: i32 = 500;
+
+/// What a logship follower says of itself, behind its rejoin message or with its first receive, is no ack for a record:
+/// it is taken off the connection before a program reads acks from it. `last`: what the rejoin message said, if it has just been read.
+pub fn take_mark(member: &mut Member<'_>, last: Option<Lsn>) -> Result<()> {
     let mut bytes = [0; ACK_LEN];
-    if io::peek_now(member.fd, &mut bytes)? != Received::Bytes(ACK_LEN) {
-        return Ok(());
-    }
-    let ack = Ack::decode(bytes);
-    // A follower that sent its LSN in host byte order sent the ack right.
-    let is_its = ack.lsn == follower || ack.lsn.0.swap_bytes() == follower.0;
-    if let Some(mark) = ack.mark().filter(|_| is_its && !ack.is_liveness()) {
+    while io::peek_now(member.fd, &mut bytes)? == Received::Bytes(ACK_LEN) && Ack::decode(bytes).is_hello(last) {
         io::recv_now(member.fd, &mut bytes)?;
-        member.link.progress.on_mark(mark);
+        member.link.progress.on_hello(&Ack::decode(bytes));
         member.link.hear();
+    }
+    Ok(())
+}
+
+/// As [`take_mark`], but waits for it, so long at most.
+fn await_mark(member: &mut Member<'_>, last: Lsn, timeout_ms: i32) -> Result<()> {
+    let deadline = Deadline::after_ms(timeout_ms);
+    while !member.link.progress.is_logship && member.link.inbox.is_empty() {
+        match io::wait_readable(member.fd, deadline) {
+            Ok(()) => take_mark(member, Some(last))?,
+            Err(Error::TimedOut) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if io::readable_bytes(member.fd) > 0 {
+            return Ok(()); // Something else: an ack for a record.
+        }
+        if socket::has_hung_up(member.fd) {
+            return Err(Error::NotConnected);
+        }
     }
     Ok(())
 }
@@ -164,6 +184,7 @@ fn begin_then<S: Storage>(
         Err(_) if source.is_damaged() => return Err(source.damage()),
         Err(error) => return Err(error),
     };
+    await_mark(member, follower, if after < base && source.checkpoint.is_some() { LAST_MARK_MS } else { MARK_MS })?;
     let mut sent = None;
     if after < base {
         let snapshot = send_snapshot(member, source, after)?;
@@ -192,22 +213,51 @@ fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, aft
 /// is known of that), and told what comes next, in one go: nothing waits for its answer, since it refuses for itself
 /// what is not its future.
 pub fn begin_at(member: &mut Member<'_>, at: Position, past: Option<(u32, History)>, then: Then) -> Result<()> {
-    member.link.asked = None;
+    (member.link.asked, member.link.progress.was_caught_up) = (None, true);
     if member.link.progress.is_logship {
-        let before = Lsn(at.lsn.0 - 1);
-        let mut messages = Vec::new();
-        if let Some((crc, history)) = past {
-            Control::Check(before, crc, history).encode_into(&mut messages)?;
-            member.link.asked = Some(before);
-        }
-        Control::Position(at.lsn).encode_into(&mut messages)?;
-        member.link.progress.next = Some(at.lsn);
-        // With the first frames in one segment, if they follow. A failure is the next send's too.
-        let gone = if then == Then::Frames { io::send_held(member.fd, &messages).unwrap_or(0) } else { 0 };
-        member.send(&messages[gone..], Deadline::send())?;
+        state_position(member, at.lsn, past, then)?;
+    } else {
+        member.link.progress.first.get_or_insert(at.lsn);
     }
     member.link.catch_up = Some(CatchUp::from(at, 0, sys::round_trip_us(member.fd)));
     Ok(())
+}
+
+fn state_position(member: &mut Member<'_>, next: Lsn, past: Option<(u32, History)>, then: Then) -> Result<()> {
+    let before = Lsn(next.0 - 1);
+    let mut messages = Vec::new();
+    if let Some((crc, history)) = past {
+        Control::Check(before, crc, history).encode_into(&mut messages)?;
+        member.link.asked = Some(before);
+    }
+    Control::Position(next).encode_into(&mut messages)?;
+    member.link.progress.next = Some(next);
+    // With the first frames in one segment, if they follow. A failure is the next send's too.
+    let gone = if then == Then::Frames { io::send_held(member.fd, &messages).unwrap_or(0) } else { 0 };
+    member.send(&messages[gone..], Deadline::send())
+}
+
+/// Whether the follower has shown, since its catch-up began without positions, that it counts with us.
+#[must_use]
+pub fn has_shown_itself(member: &Member<'_>) -> bool {
+    let Link { progress, inbox, catch_up, .. } = &*member.link;
+    let is_shown = || progress.counts_with_us(Lsn::ZERO) || inbox.find(Ack::shows_follower).is_some();
+    catch_up.is_some() && progress.next.is_none() && is_shown()
+}
+
+/// From here on the catch-up of a follower that has shown itself goes on with positions. `past` is what is known of the
+/// record before one.
+pub fn go_on_with_positions(
+    member: &mut Member<'_>,
+    frames: &mut Frames<'_>,
+    past: &mut dyn FnMut(Lsn) -> Option<(u32, History)>,
+) -> Result<()> {
+    // A part of a frame may be out; the messages must not end up inside it.
+    complete_frame(member, frames, Deadline::send())?;
+    let Some(state) = member.link.catch_up else { return Ok(()) };
+    member.link.progress.is_logship = true;
+    let before = Lsn(state.at.lsn.0 - 1);
+    state_position(member, state.at.lsn, past(before).filter(|_| before > Lsn::ZERO), Then::Steps)
 }
 
 impl<S: Storage> Source<'_, S> {
@@ -254,6 +304,17 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
                 Ok(()) => return Err(Error::NotConnected),
                 Err(Error::TimedOut) => forget_question(member),
                 Err(error) => return Err(error),
+            }
+        }
+        if member.link.progress.next.is_none() && !outbox.is_done() {
+            // Nobody waits for it: who has hung up shows in the next send.
+            member.drain();
+            if has_shown_itself(member) {
+                let past = &mut |lsn| {
+                    Some(source.tail.place_behind(source.storage, lsn).ok()??).map(|(_, crc, history)| (crc, history))
+                };
+                go_on_with_positions(member, &mut |from, into| read_frames(source, from, FIRST_PIECE, into), past)?;
+                outbox = Outbox::default();
             }
         }
         if let Some(ack) = take_answer(member)

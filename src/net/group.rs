@@ -163,7 +163,10 @@ impl Group<'_> {
         let mut fds = [PollFd::NONE; MEMBERS_MAX];
         for (member, slot) in self.members.iter().zip(&mut fds) {
             if member.online {
-                *slot = PollFd::new(member.fd, POLLRDHUP);
+                // Who has not shown what it is may have by now.
+                let Link { progress, inbox, .. } = &*member.link;
+                let unknown = !progress.follows && progress.greeting.is_none() && inbox.is_empty();
+                *slot = PollFd::new(member.fd, POLLRDHUP | if unknown { POLLIN } else { 0 });
             }
         }
         if sys::poll(&mut fds, 0).is_ok_and(|ready| ready == 0) {
@@ -172,6 +175,9 @@ impl Group<'_> {
         for (member, slot) in self.members.iter_mut().zip(fds) {
             if slot.has(POLLRDHUP | sys::POLLHUP | sys::POLLERR | sys::POLLNVAL) {
                 member.go_offline(format_args!("connection lost"));
+            } else if slot.has(POLLIN) {
+                // A greeting is the first thing that is said. Nothing else is taken off the connection.
+                let _ = catch_up::take_mark(member, None);
             }
         }
     }
@@ -187,13 +193,15 @@ impl Group<'_> {
 
     /// Waits until a quorum has acknowledged `lsn`. `Ok(true)`: the commit is degraded, fewer than the strict quorum.
     ///
-    /// Errors: [`Error::TimedOut`]; [`Error::NoQuorum`] at once when those still online can't reach it any more.
+    /// Errors: [`Error::TimedOut`]; [`Error::NoQuorum`] as soon as everyone online has acknowledged it or has gone, and
+    /// they are too few.
     pub fn wait_quorum(&mut self, lsn: Lsn, policy: Policy, deadline: Deadline) -> Result<bool> {
         let configured = self.members.len();
         let mut last_look = false;
         loop {
             self.take_acks();
             let acked = self.members.iter().filter(|member| member.link.progress.ledger.has(lsn)).count();
+            // Those online are read also while they are too few: what is unread when the leader closes is a reset there.
             let waiting = |member: &Member<'_>| member.online && !member.link.progress.ledger.has(lsn);
             let possible = self.members.iter().filter(|member| waiting(member)).count();
             let online = self.members.iter().filter(|member| member.online).count();
@@ -293,6 +301,9 @@ impl Group<'_> {
                     },
                 }
             }
+            if catch_up::has_shown_itself(member) {
+                go_on_with_positions(member, self.log);
+            }
         }
     }
 
@@ -316,6 +327,10 @@ impl Group<'_> {
             if member.online && !member.drain() {
                 member.go_offline(format_args!("connection lost"));
             }
+        }
+        for member in &mut self.members {
+            // What came before is no answer to this one.
+            take_answer(member, member.link.heard);
         }
         let mut sending = [false; MEMBERS_MAX];
         for (member, sending) in self.members.iter_mut().zip(&mut sending) {
@@ -371,6 +386,19 @@ fn begin_anew(member: &mut Member<'_>, lsn: Lsn, log: &mut dyn LeaderLog) {
     }
 }
 
+/// A follower that catches up without positions has shown that it counts with us.
+fn go_on_with_positions(member: &mut Member<'_>, log: &mut dyn LeaderLog) {
+    // Both ask the log, one after the other.
+    let log = std::cell::RefCell::new(log);
+    let frames = &mut |at: Position, into: &mut Vec<u8>| log.borrow_mut().frames(at.lsn, into);
+    let past = &mut |lsn: Lsn| log.borrow_mut().past(lsn);
+    if let Err(error) = catch_up::go_on_with_positions(member, frames, past)
+        && member.fd >= 0
+    {
+        member.go_offline(format_args!("catch-up: {error}"));
+    }
+}
+
 /// A peer that counts with us has another log.
 fn refuse(member: &mut Member<'_>, acked: Lsn) {
     crate::log_error!("{member}: its log is no part of ours, as its ack of LSN {acked} shows: it must rejoin");
@@ -400,12 +428,13 @@ impl Place {
     /// as the one that it is once more. What the last catch-up has sent is not sent again: records are appended, a
     /// follower catches up, then they are shipped.
     fn prepare(&mut self, member: &mut Member<'_>, frame: &LastFrame, log: &mut dyn LeaderLog) -> Result<bool> {
-        let (next, follows) = (member.link.progress.next, member.link.progress.follows);
-        let is_first = member.link.progress.sent == 0;
-        if next.is_none() && !follows && !is_first && member.link.caught_up.is_none() {
+        let (next, sent) = (member.link.progress.next, member.link.progress.sent);
+        let (is_first, may_follow) = (sent == 0, member.link.progress.counts_with_us(Lsn::ZERO));
+        if next.is_none() && !may_follow && !is_first && member.link.caught_up.is_none() {
             return Ok(true);
         }
         let Some(lsn) = self.lsn(log, next) else { return Ok(true) };
+        let follows = member.link.progress.counts_with_us(lsn);
         match next {
             Some(next) if lsn < next => {
                 if !was_sent_by_catch_up(member.link, lsn) {
@@ -420,7 +449,7 @@ impl Place {
             None if was_sent_by_catch_up(member.link, lsn) => return Ok(false),
             // The peer has shown that it counts with us: from here on the stream has positions.
             None if follows => state_position(member, lsn, log)?,
-            None if is_first => member.link.progress.first = Some(lsn),
+            None if is_first => drop(member.link.progress.first.get_or_insert(lsn)),
             None => {}
         }
         Ok(true)

@@ -26,6 +26,12 @@ pub fn set_timeouts(send_ms: i32, recv_ms: i32) {
     }
 }
 
+/// The send deadline's length.
+#[must_use]
+pub fn send_timeout_ms() -> i32 {
+    SEND_MS.load(Ordering::Relaxed)
+}
+
 /// A moment after which nobody waits any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(Option<Instant>);
@@ -46,7 +52,7 @@ impl Deadline {
     /// The deadline of a send that begins now.
     #[must_use]
     pub fn send() -> Deadline {
-        Deadline::after_ms(SEND_MS.load(Ordering::Relaxed))
+        Deadline::after_ms(send_timeout_ms())
     }
 
     /// The deadline of a receive that begins now.

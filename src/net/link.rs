@@ -18,6 +18,8 @@ use std::time::Instant;
 pub struct Link {
     /// The socket that the rest is about.
     pub socket: SocketId,
+    /// The send deadline that the socket's user timeout follows.
+    pub send_ms: i32,
     /// Acks read and not yet asked for.
     pub inbox: Inbox,
     /// What the acks amount to.

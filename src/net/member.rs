@@ -42,12 +42,19 @@ impl Member<'_> {
             return;
         }
         match socket::identify(self.fd) {
-            Some(id) if id == self.link.socket => {}
+            Some(id) if id == self.link.socket => {
+                if self.link.send_ms != io::send_timeout_ms() {
+                    // The program has changed the send deadline: TCP must not give up before it.
+                    let _ = socket::set_keepalive(self.fd);
+                    self.link.send_ms = io::send_timeout_ms();
+                }
+            }
             // Another connection: the program has put it there.
             Some(id) if socket::peer_address(self.fd).is_some() => {
-                // The program may have made the socket itself. One that is no TCP socket needs no keepalive.
-                let _ = socket::set_keepalive(self.fd);
+                // The program may have made the socket itself.
+                socket::prepare(self.fd);
                 self.link.attach(id);
+                self.link.send_ms = io::send_timeout_ms();
             }
             _ if !self.online => {}
             _ => {

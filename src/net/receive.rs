@@ -9,7 +9,8 @@ use crate::kv::StateMachine;
 use crate::replication::follower::{Fingerprint, Follower, Take};
 use crate::replication::frame::{self, Header};
 use crate::replication::message::{
-    ACK_CRC_FAIL, ACK_DIVERGED, ACK_ELSEWHERE, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_LIVENESS, Mark,
+    ACK_CRC_FAIL, ACK_DIVERGED, ACK_ELSEWHERE, ACK_NOT_STORED, ACK_OK, Ack, Control, FLAG_CHECKED, FLAG_FOLLOWS,
+    FLAG_LIVENESS, FLAG_PLAIN, Mark,
 };
 use crate::types::{History, Lsn};
 use crate::wal::crc::crc32;
@@ -64,8 +65,10 @@ pub trait FollowerLog {
 /// Who answers for records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acks {
-    /// The caller, as lesson w11-l03 says.
+    /// The caller, as lesson w11-l03 says. A heartbeat's answer says that this is a plain peer.
     ByCaller,
+    /// The caller of a program that has given its node a number: a logship peer.
+    ByLogshipCaller,
     /// This module, cumulative and marked.
     ByUs,
 }
@@ -142,7 +145,8 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         match frame::header(word)? {
             Header::Heartbeat => {
                 let last = self.log.last()?;
-                self.answer(last, ACK_OK, FLAG_LIVENESS)?;
+                let plain = if self.acks == Acks::ByCaller { FLAG_PLAIN } else { 0 };
+                self.answer(last, ACK_OK, FLAG_LIVENESS | plain)?;
                 Ok(None)
             }
             Header::Control(len) => {
@@ -180,6 +184,15 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let ack = Ack::marked(lsn, status, Mark { node: self.node, flags });
         // A part of an ack may be out.
         io::send_all(self.fd, &ack.encode(), Deadline::send()).inspect_err(|_| socket::shut_down(self.fd))
+    }
+
+    /// Shows the leader what this end is, if it has not hung up: an answer then would cost what it has sent.
+    pub fn greet(&mut self) -> Result<()> {
+        let last = self.log.last()?;
+        if socket::has_hung_up(self.fd) {
+            return Ok(());
+        }
+        self.answer(last, ACK_OK, FLAG_LIVENESS | FLAG_FOLLOWS)
     }
 
     fn control(&mut self, body: &[u8]) -> Result<()> {

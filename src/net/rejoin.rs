@@ -10,11 +10,15 @@ use crate::types::Lsn;
 use nix::errno::Errno;
 use std::os::fd::{OwnedFd, RawFd};
 
-/// How long the marked ack may be behind the rejoin message. A plain follower sends none.
+/// How long the rest of a marked ack behind the rejoin message may take, once a part of it is there.
 const MARK_MS: i32 = 200;
 
-/// Sends "my log ends at `last`" on a connection: 8 bytes, and behind them one marked ack that a plain leader takes
-/// for an old one.
+/// Sends "my log ends at `last`" on a connection, as a lesson's program does: 8 bytes.
+pub fn send_plain_rejoin(fd: RawFd, last: Lsn) -> Result<()> {
+    io::send_all(fd, &message::encode_rejoin(last), Deadline::send())
+}
+
+/// As [`send_plain_rejoin`], and behind the 8 bytes one marked ack that a plain leader takes for an old one.
 pub fn send_rejoin(fd: RawFd, last: Lsn, node: u8) -> Result<()> {
     let ack = Ack::marked(last, ACK_OK, Mark { node, flags: 0 });
     let mut bytes = [0; REJOIN_LEN + ACK_LEN];
@@ -58,7 +62,7 @@ pub struct Rejoin {
 }
 
 /// A rejoin message that is being read as it comes: 8 bytes, for which the peer has 5 s, and the marked ack behind
-/// them, which has 200 ms more. Whoever reads it waits elsewhere.
+/// them, if any of it is there with them: nobody waits for a mark that may not come. Whoever reads it waits elsewhere.
 #[derive(Debug)]
 pub struct Hello {
     bytes: [u8; REJOIN_LEN],
@@ -93,11 +97,10 @@ impl Hello {
         let mark = match io::peek_now(fd, &mut bytes)? {
             Received::Bytes(ACK_LEN) => {
                 let ack = Ack::decode(bytes);
-                ack.mark().filter(|_| ack.lsn == last && !ack.is_liveness())
+                ack.mark().filter(|_| ack.is_hello(Some(last)))
             }
-            Received::Closed => None,
-            Received::Bytes(_) | Received::Nothing if self.until.has_passed() => None,
-            Received::Bytes(_) | Received::Nothing => return Ok(None),
+            Received::Bytes(_) if !self.until.has_passed() => return Ok(None),
+            Received::Bytes(_) | Received::Nothing | Received::Closed => None,
         };
         if mark.is_some() {
             io::recv_now(fd, &mut bytes)?;

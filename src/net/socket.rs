@@ -1,6 +1,7 @@
 //! Making connections and telling one from another.
 #![forbid(unsafe_code)]
 
+use super::io;
 use super::sys::{self, POLLERR, POLLHUP, POLLNVAL, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
 use crate::storage::file;
@@ -17,7 +18,8 @@ pub const KEEPALIVE_IDLE_S: u32 = 5;
 pub const KEEPALIVE_INTERVAL_S: u32 = 1;
 /// Questions without an answer before the connection is dead.
 pub const KEEPALIVE_COUNT: u32 = 3;
-/// Milliseconds that sent data may stay unacknowledged by TCP: keepalive sees nothing while data is in flight.
+/// Milliseconds that sent data may stay unacknowledged by TCP: keepalive sees nothing while data is in flight. A send
+/// deadline that is longer counts instead, or TCP would give up before it.
 pub const USER_TIMEOUT_MS: u32 = 8_000;
 /// Deadline of a connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +49,11 @@ pub fn why_no_socket(fd: RawFd) -> Error {
     Error::from(if open { Errno::ENOTSOCK } else { Errno::EBADF })
 }
 
+/// What [`USER_TIMEOUT_MS`] is now.
+fn user_timeout_ms() -> u32 {
+    u32::try_from(io::send_timeout_ms()).unwrap_or(0).max(USER_TIMEOUT_MS)
+}
+
 /// Keepalive on a connection or listening socket: idle 5 s, interval 1 s, 3 probes, and 8 s for data in flight.
 /// Sources: tcp(7); lesson w11-l05.
 pub fn set_keepalive(fd: RawFd) -> Result<()> {
@@ -55,9 +62,28 @@ pub fn set_keepalive(fd: RawFd) -> Result<()> {
         setsockopt(&fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
         setsockopt(&fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
         setsockopt(&fd, sockopt::TcpKeepCount, &KEEPALIVE_COUNT)?;
-        setsockopt(&fd, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS)
+        setsockopt(&fd, sockopt::TcpUserTimeout, &user_timeout_ms())
     })
     .ok_or(Errno::EBADF)??;
+    Ok(())
+}
+
+/// Makes a connection that somebody else made one for replication: [`set_keepalive`], and no waiting for a full segment
+/// (with Nagle's algorithm the end of a burst waits for a delayed ack). What is no TCP socket, a socket pair, needs
+/// neither: its peer's end is seen without.
+pub fn prepare(fd: RawFd) {
+    let _ = set_keepalive(fd);
+    let _ = set_nodelay(fd);
+}
+
+fn set_nodelay(fd: RawFd) -> Result<()> {
+    sys::with_fd(fd, |fd| setsockopt(&fd, sockopt::TcpNoDelay, &true)).ok_or(Errno::EBADF)??;
+    Ok(())
+}
+
+/// What every socket that is made here has: a port of ours that lingers in TIME_WAIT keeps nobody from listening there.
+fn set_reuse_address(fd: RawFd) -> Result<()> {
+    sys::with_fd(fd, |fd| setsockopt(&fd, sockopt::ReuseAddr, &true)).ok_or(Errno::EBADF)??;
     Ok(())
 }
 
@@ -79,8 +105,9 @@ pub fn connect(host: &str, port: u16) -> Result<OwnedFd> {
                 failure = Errno::ECONNREFUSED.into();
             }
             Ok(stream) => {
-                stream.set_nodelay(true)?;
                 let fd = file::above_stdio(OwnedFd::from(stream))?;
+                set_reuse_address(fd.as_raw_fd())?;
+                set_nodelay(fd.as_raw_fd())?;
                 set_keepalive(fd.as_raw_fd())?;
                 return Ok(fd);
             }
@@ -98,7 +125,7 @@ pub fn listen(host: &str, port: u16) -> Result<(OwnedFd, u16)> {
     let listener = TcpListener::bind((host, port))?;
     let port = listener.local_addr()?.port();
     let fd = file::above_stdio(OwnedFd::from(listener))?;
-    sys::with_fd(fd.as_raw_fd(), |fd| setsockopt(&fd, sockopt::TcpNoDelay, &true)).ok_or(Errno::EBADF)??;
+    set_nodelay(fd.as_raw_fd())?;
     set_keepalive(fd.as_raw_fd())?;
     Ok((fd, port))
 }
@@ -113,7 +140,8 @@ pub fn accept(listen_fd: RawFd) -> Result<OwnedFd> {
         }
     };
     let fd = file::above_stdio(fd)?;
-    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    set_reuse_address(fd.as_raw_fd())?;
+    set_nodelay(fd.as_raw_fd())?;
     set_keepalive(fd.as_raw_fd())?;
     Ok(fd)
 }

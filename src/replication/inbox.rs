@@ -171,6 +171,12 @@ impl Inbox {
         ok.map(|run| run.first.lsn.plus(run.count - 1)).max().unwrap_or_default()
     }
 
+    /// A whole ack for which `wanted` holds, if one is there; nothing is taken.
+    #[must_use]
+    pub fn find(&self, wanted: impl Fn(&Ack) -> bool) -> Option<Ack> {
+        (0..self.used).map(|at| self.runs[(self.head + at) % RUNS].first).find(wanted)
+    }
+
     /// Takes out every whole ack for which `wanted` holds; returns the last of them.
     pub fn take_last(&mut self, wanted: impl Fn(&Ack) -> bool) -> Option<Ack> {
         let mut last = None;

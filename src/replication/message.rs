@@ -4,7 +4,10 @@
 //! ack, follower to leader, 16 bytes: struct repl_ack as it lies in memory on x86-64
 //!   [lsn:8 little-endian][status:1][padding:7]
 //!   padding of a logship peer: "LSHP" [version:1 = 1][node:1, 0 = none][flags:1]
-//! rejoin, follower to leader, 8 bytes: [last_applied_lsn:8 big-endian]; a logship follower's marked ack comes behind
+//! rejoin, follower to leader, 8 bytes: [last_applied_lsn:8 big-endian]; behind it a marked ack of the same LSN without
+//!   flags, if the program has given its node a number
+//! hello, follower to leader: the first call that receives and answers by itself sends a marked ack of its last LSN with
+//!   flags LIVENESS and FOLLOWS
 //! control, leader to follower: [type:1][body][crc:4], integers big-endian, the CRC over type and body
 //!   1 POSITION [lsn:8]: the next record frame is this one
 //!   2 CHECK [lsn:8][crc:4][history:8]: your record `lsn` must have this CRC, and your log this history up to it;
@@ -51,6 +54,12 @@ pub const FLAG_CHECKED: u8 = 2;
 
 /// An answer to SNAPSHOT or INSTALL.
 pub const FLAG_SNAPSHOT: u8 = 4;
+
+/// The sender receives with a plain program: whoever sees the mark takes it for no logship peer.
+pub const FLAG_PLAIN: u8 = 8;
+
+/// The sender stores records and answers for them by itself: positions may be stated to it.
+pub const FLAG_FOLLOWS: u8 = 16;
 
 const MARK: [u8; 4] = *b"LSHP";
 const MARK_VERSION: u8 = 1;
@@ -102,6 +111,35 @@ impl Ack {
     #[must_use]
     pub fn is_liveness(&self) -> bool {
         self.mark().is_some_and(|mark| mark.flags & FLAG_LIVENESS != 0)
+    }
+
+    /// Whether it shows that the peer is logship.
+    #[must_use]
+    pub fn shows_logship(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.flags & FLAG_PLAIN == 0)
+    }
+
+    /// Whether the peer says that it stores records and answers for them as logship does.
+    #[must_use]
+    pub fn is_greeting(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.flags & FLAG_FOLLOWS != 0)
+    }
+
+    /// Whether the peer says that, or shows it with a marked ack for a record.
+    #[must_use]
+    pub fn shows_follower(&self) -> bool {
+        self.is_greeting() || self.mark().is_some_and(|mark| mark.flags & FLAG_LIVENESS == 0)
+    }
+
+    /// Whether it is what a peer says of itself alone, about no record and no question: its first words, or what stands
+    /// behind its rejoin message, if that said `last`.
+    #[must_use]
+    pub fn is_hello(&self, last: Option<Lsn>) -> bool {
+        let answers = FLAG_CHECKED | FLAG_SNAPSHOT | FLAG_PLAIN;
+        // A follower that sent its LSN in host byte order sent the ack right.
+        let is_its = last.is_some_and(|last| self.lsn == last || self.lsn.0.swap_bytes() == last.0);
+        let is_hello = |mark: Mark| mark.flags & answers == 0 && (is_its || mark.flags & FLAG_LIVENESS != 0);
+        self.status == ACK_OK && self.mark().is_some_and(is_hello)
     }
 
     /// Whether it answers a SNAPSHOT or INSTALL.

@@ -19,6 +19,11 @@ pub struct Progress {
     pub is_logship: bool,
     /// Whether it answers for records with marked acks: it counts as we do.
     pub follows: bool,
+    /// Whether it has said so, and with which last LSN. Only where a catch-up has begun with what it lacks does that mean
+    /// that the next record here is the next one there.
+    pub greeting: Option<Lsn>,
+    /// A catch-up has begun on this connection.
+    pub was_caught_up: bool,
     /// The node number it gave, 0 if none.
     pub node: u8,
     /// The LSN of the next record frame, once a POSITION message has stated it; then the peer counts with us and
@@ -86,6 +91,7 @@ impl Progress {
         self.acked = Lsn::ZERO;
         self.is_logship = false;
         self.follows = false;
+        (self.greeting, self.was_caught_up) = (None, false);
         self.node = 0;
         self.next = None;
         (self.first, self.alignment, self.sent) = (None, Alignment::Unknown, 0);
@@ -105,12 +111,32 @@ impl Progress {
         self.node = mark.node;
     }
 
+    /// Takes in what the peer says of itself.
+    pub fn on_hello(&mut self, hello: &Ack) {
+        if let Some(mark) = hello.mark() {
+            self.on_mark(mark);
+        }
+        if hello.is_greeting() {
+            self.greeting = Some(hello.lsn);
+        }
+    }
+
+    /// Whether positions may be stated to it, the next of which is `next`.
+    #[must_use]
+    pub fn counts_with_us(&self, next: Lsn) -> bool {
+        let both_are_empty = next == Lsn(1) && self.sent == 0 && self.greeting == Some(Lsn::ZERO);
+        self.follows || both_are_empty || (self.was_caught_up && self.greeting.is_some())
+    }
+
     /// Takes an ack in. `ceiling` is the last LSN of the leader's log if it is known: nothing above it can have been
     /// stored.
     pub fn on_ack(&mut self, ack: &Ack, ceiling: Option<Lsn>) -> Verdict {
         let mark = ack.mark();
-        if let Some(mark) = mark {
+        if let Some(mark) = mark.filter(|_| ack.shows_logship()) {
             self.on_mark(mark);
+        }
+        if ack.is_greeting() {
+            self.greeting = Some(ack.lsn);
         }
         if ack.is_check_answer() {
             return self.on_check_answer(ack);

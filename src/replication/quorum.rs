@@ -30,9 +30,9 @@ pub fn size(policy: Policy, configured: usize, online: usize) -> usize {
 pub enum Decision {
     /// Enough have acknowledged.
     Reached,
-    /// Not yet, and enough may still.
+    /// Not yet, and somebody may still acknowledge.
     Pending,
-    /// Those that may still acknowledge can't make it enough.
+    /// Nobody is left who may still acknowledge, and they are too few.
     Unreachable,
 }
 
@@ -41,7 +41,7 @@ pub enum Decision {
 pub fn decide(needed: usize, acked: usize, possible: usize) -> Decision {
     if acked >= needed {
         Decision::Reached
-    } else if acked + possible >= needed {
+    } else if possible > 0 {
         Decision::Pending
     } else {
         Decision::Unreachable
@@ -76,7 +76,7 @@ mod tests {
         for needed in 0..6 {
             for acked in 0..8 {
                 for possible in 0..8 {
-                    let expected = match (acked >= needed, acked + possible >= needed) {
+                    let expected = match (acked >= needed, possible > 0) {
                         (true, _) => Decision::Reached,
                         (false, true) => Decision::Pending,
                         (false, false) => Decision::Unreachable,
