@@ -35,16 +35,19 @@ build() { # SOURCE PROGRAM
 }
 
 run_one() { # SOURCE NAME: its place is a directory of its own, where what it prints and its counts are left too
-    local place=$work/$2 said status=0
+    local place=$work/$2 said skipped status=0
     mkdir "$place"
     # shellcheck disable=SC2086
     { build "$1" "$place/program" &&
         TMPDIR=$place timeout 300 $TEST_RUNNER "$place/program"; } >"$place/out" 2>"$place/err" || status=1
     # A program that ends without a word on how many tests it has is one test.
     said=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$place/out" | tail -n 1)
+    skipped=$(grep -E '^ *SKIPPED: ' "$place/out" | sed "s/SKIPPED: /SKIPPED: $2: /")
     if [ "$status" -eq 0 ]; then
-        echo "${said:-1 passed, 0 failed}" >"$place/counts"
-        printf '%-24sok      %s\n' "$2" "$said"
+        said=${said:-1 passed, 0 failed}
+        [ -z "$skipped" ] || said="$said, $(wc -l <<<"$skipped") skipped"
+        echo "$said" >"$place/counts"
+        printf '%-24sok      %s\n%s' "$2" "$said" "${skipped:+$skipped$'\n'}"
     else
         case $said in *" 0 failed"* | "") said="0 passed, 1 failed" ;; esac
         echo "$said" >"$place/counts"
@@ -56,7 +59,14 @@ run_one() { # SOURCE NAME: its place is a directory of its own, where what it pr
 for source in "$here"/own/*.c "$here"/own/*.cpp; do
     name=$(basename "$source")
     name=${name%.*}
-    case " $SKIP_OWN " in *" $name "*) echo "$name: not built this way"; continue ;; esac
+    case " $SKIP_OWN " in
+    *" $name "*)
+        echo "SKIPPED: $name, which can't be built with these libraries"
+        mkdir "$work/$name"
+        echo "0 passed, 0 failed, 1 skipped" >"$work/$name/counts"
+        continue
+        ;;
+    esac
     if [ $# -gt 0 ]; then
         case " $* " in *" $name "*) ;; *) continue ;; esac
     fi
@@ -64,5 +74,5 @@ for source in "$here"/own/*.c "$here"/own/*.cpp; do
     run_one "$source" "$name" &
 done
 wait
-cat "$work"/*/counts | awk '{ passed += $1; failed += $3 } END {
-    print passed " passed, " failed " failed"; exit failed > 0 || passed == 0 }'
+cat "$work"/*/counts | awk '{ passed += $1; failed += $3; skipped += $5 } END {
+    print passed " passed, " failed " failed" (skipped ? ", " skipped " skipped" : ""); exit failed > 0 || passed == 0 }'

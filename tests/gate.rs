@@ -63,6 +63,14 @@ fn a_gate_without_a_step_is_no_gate() {
 fn what_is_left_out_is_said() {
     let (said, well) = steps(&format!("left the rest\n{GOOD}"));
     assert!(well && said.contains(&"left out: the rest".to_owned()), "{said:#?}");
+    let (said, _) = steps(
+        "step cargo printf 'test a::b ... ignored, make test-all: an hour\\ntest result: ok. 1 passed; 0 failed; 1 ignored\\n'",
+    );
+    assert!(said.contains(&"left out: a::b: make test-all: an hour".to_owned()), "{said:#?}");
+    let (said, _) =
+        steps("step script printf 'SKIPPED: black holes, which need root\\n1 passed, 0 failed, 1 skipped\\n'");
+    assert!(said.contains(&"left out: black holes, which need root".to_owned()), "{said:#?}");
+    assert_eq!(said.last().unwrap(), "1 passed, 0 failed, 1 skipped");
 }
 
 /// `make test` and `make test-all` on a machine whose cargo does nothing but fail.

@@ -71,7 +71,6 @@ rest() {
 
 quick
 if [ "$which" = test ]; then
-    left "Rust tests that take long, each marked #[ignore] with its reason (make test-all)"
     left "the C programs with the released library, static and shared (make c-test)"
     left "each file and each pair of files replaced (make c-test-replaced), plain C beside logship (make oracle)"
     left "installing (make install-test), sanitizers (make asan), valgrind (make valgrind), rustdoc (make docs)"

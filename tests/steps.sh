@@ -6,7 +6,8 @@
 #
 # Several chains of steps may run side by side, each in a subshell: (step ...; step ...) & and then `wait`. What a step
 # counts for stands in its output: cargo's `test result:` lines, else the last line of the form `N passed, N failed`
-# (and maybe `, N skipped`), else its exit status alone.
+# (and maybe `, N skipped`), else its exit status alone. Nothing is skipped in silence: cargo's ignored tests are left out
+# with their reasons, and lines of a script that begin with SKIPPED too.
 steps=$(mktemp -d "${TMPDIR:-/tmp}/logship-steps-XXXXXX") || exit 1
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$steps"' EXIT
 trap 'exit 130' INT
@@ -33,6 +34,8 @@ step() {
     status=$?
     read -r passed failed skipped < <(counts "$output" "$status")
     echo "$passed $failed $skipped" >"$output.counts"
+    sed -n 's/^test \(.*\) \.\.\. ignored, \(.*\)$/left out: \1: \2/p; s/^ *SKIPPED:* *\(.*\)$/left out: \1/p' \
+        "$output" >>"$steps/left"
     if [ "$failed" -gt 0 ]; then
         end=FAILED
         echo "$name" >"$output.failed"
@@ -52,7 +55,7 @@ summary() {
     for name in "$steps"/*.failed; do
         [ -e "$name" ] && echo "FAILED: $(cat "$name")"
     done
-    [ -e "$steps/left" ] && cat "$steps/left"
+    [ ! -e "$steps/left" ] || sort -u "$steps/left"
     cat "$steps"/*.counts | awk '
         { passed += $1; failed += $2; skipped += $3 }
         END {
