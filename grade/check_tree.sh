@@ -58,7 +58,7 @@ judge() {
     # shellcheck disable=SC2086
     (cd "$dir" && LOGSHIP_RESULT=$work/result timeout -k 1 "$4" $RUNNER "$1" "$2") >"$work/out" 2>&1
     status=$?
-    verdict=$(head -n 1 "$work/result" 2>/dev/null)
+    verdict=$(grep -v '^NOTE' "$work/result" 2>/dev/null | head -n 1)
     case $status:$verdict in
     0:PASS) printf '%-34s %-8s PASS\n' "$2" "$3"; return ;;
     *:FAIL*) ;;

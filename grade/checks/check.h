@@ -5,7 +5,8 @@
  *   prog ID       runs one check in the current directory, which is empty and its own
  *
  * The verdict goes to the file that LOGSHIP_RESULT names, so that nothing a student's code prints can be taken for it:
- * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen". The exit code is 0 or 1. A program that ends without a
+ * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen"; before it may stand lines "NOTE<tab>text". The exit code
+ * is 0 or 1. A program that ends without a
  * verdict (exit() in a student's function, a crash, a signal) has failed, whatever its exit code.
  *
  * Checks call only what the lessons name. They run in a process of their own; the first EXPECT that fails ends it. */
@@ -77,6 +78,19 @@ __attribute__((noreturn, format(printf, 3, 4))) static inline void check_fail(co
     snprintf(line, sizeof line, "FAIL\t%.300s\t%.300s\t%s\n", what, expected, seen);
     check_verdict(line);
     _exit(1);
+}
+
+/* Something that a grader may want to know and that costs nothing. */
+__attribute__((format(printf, 1, 2))) static inline void check_note(const char *format, ...)
+{
+    char text[400], line[500];
+    va_list arguments;
+
+    va_start(arguments, format);
+    check_field(text, sizeof text, format, arguments);
+    va_end(arguments);
+    snprintf(line, sizeof line, "NOTE\t%s\n", text);
+    check_verdict(line);
 }
 
 /* what: what was looked at, in words; expected: what the lesson asks; then what was seen, as for printf. */

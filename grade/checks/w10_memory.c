@@ -58,8 +58,9 @@ static void record_round(void)
     size_t len = check_encode(&record, buffer, sizeof buffer);
 
     memset(&decoded, 0, sizeof decoded);
-    EXPECT_INT(0, wal_record_decode(buffer, len, &decoded), "what decode returns for an encoded record");
-    wal_record_free(&decoded);
+    EXPECT(check_is_good((int)wal_record_decode(buffer, len, &decoded), len), "decode of an encoded record",
+           "it is good", "it is refused");
+    check_free_record(&decoded, buffer, len);
 }
 
 /* A record that is refused has nothing to free. */
@@ -72,9 +73,11 @@ static void refused_round(void)
     for (size_t at = 0; at < len; at++) {
         buffer[at] ^= 0x10;
         memset(&decoded, 0, sizeof decoded);
-        EXPECT(wal_record_decode(buffer, len, &decoded) != 0, "decode of a damaged record", "CRC_MISMATCH", "0");
+        EXPECT(!check_is_good((int)wal_record_decode(buffer, len, &decoded), len), "decode of a damaged record",
+               "CRC_MISMATCH", "it is taken for a good one");
         buffer[at] ^= 0x10;
-        EXPECT(wal_record_decode(buffer, at, &decoded) != 0, "decode of a cut record", "CRC_MISMATCH", "0");
+        EXPECT(!check_is_good((int)wal_record_decode(buffer, at, &decoded), at), "decode of a cut record",
+               "it is refused", "it is taken for a good one");
     }
 }
 

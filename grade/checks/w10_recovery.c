@@ -18,13 +18,13 @@ static void append_all(const struct wal_record *records, int count, uint64_t *st
         EXPECT(wal_append(&writer, &records[i]) >= 0, "what wal_append returns", "0", "a negative number");
     }
     starts[count] = (uint64_t)check_file_size(LOG);
-    EXPECT(wal_close(&writer) >= 0, "what wal_close returns", "0", "a negative number");
+    EXPECT(CHECK_WAL_CLOSE(&writer) >= 0, "what wal_close returns", "0", "a negative number");
 }
 
 static void recover_into(struct kv_store *store, int expected, const char *what)
 {
     EXPECT_INT(0, CHECK_STORE_INIT(store), "what kv_store_init returns");
-    EXPECT_INT(expected, wal_recover(LOG, store), what);
+    check_recovered(expected, check_recover(LOG, store), what);
 }
 
 /* ---- a whole log --------------------------------------------------------------------------------------------- */
@@ -78,7 +78,7 @@ static void empty_and_missing(void)
     check_write_file(LOG, "", 0);
     recover_into(&store, 0, "records replayed of an empty log");
     EXPECT_INT(0, check_count_keys(&store), "keys in the store after recovery of an empty log");
-    rc = wal_recover("no-such.wal", &store);
+    rc = check_recover("no-such.wal", &store);
     EXPECT(rc <= 0, "what wal_recover returns when there is no log", "-1", "%d", rc);
     EXPECT_INT(0, check_count_keys(&store), "keys in the store when there is no log");
     kv_store_destroy(&store);
@@ -97,11 +97,6 @@ static void with_trouble(enum trouble kind, const char *what)
 static void short_reads(void)
 {
     with_trouble(TROUBLE_SHORT, "recovery when read(2) gives one byte at a time");
-}
-
-static void interrupted_reads(void)
-{
-    with_trouble(TROUBLE_INTERRUPTED, "recovery when read(2) is interrupted (EINTR)");
 }
 
 static void leaves_log_alone(void)
@@ -290,8 +285,6 @@ static const struct check checks[] = {
       "An empty log is 0 records; a missing one leaves an empty store.", empty_and_missing },
     { "recovery_short_reads", "W10-R3", "w10-l03", "wal_recovery.c,wal_writer.c", 10, "short reads",
       "read(2) may give less than it is asked for: the rest is read too.", short_reads },
-    { "recovery_interrupted", "W10-R3", "w10-l03", "wal_recovery.c,wal_writer.c", 10, "interrupted reads",
-      "A read that a signal interrupts (EINTR) is made again.", interrupted_reads },
     { "recovery_leaves_log", "W10-R3", "w10-l03", "wal_recovery.c", 10, "the log stays, its descriptor does not",
       "Recovery changes nothing in the log and closes what it opens.", leaves_log_alone },
     { "crash_torn_record", "W10-R4", "w10-l04", "wal_recovery.c", 10, "scenario 1: torn record",

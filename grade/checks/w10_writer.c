@@ -15,7 +15,7 @@ static void open_log(struct wal_writer *writer)
 
 static void close_log(struct wal_writer *writer)
 {
-    EXPECT(wal_close(writer) >= 0, "what wal_close returns", "0", "a negative number");
+    EXPECT(CHECK_WAL_CLOSE(writer) >= 0, "what wal_close returns", "0", "a negative number");
 }
 
 /* Appends record i of the workload and returns its size by wal_record_encode. */
@@ -40,7 +40,9 @@ static void size_is_sum(void)
     for (int i = 0; i < RECORDS; i++) {
         sum += (long long)append(&writer, i);
         EXPECT_INT(sum, check_file_size(LOG), "bytes in the log: the sum of its records");
+#ifdef GRADE_WRITER_OFFSET
         EXPECT_INT(sum, writer.offset, "the writer's offset: the sum of its records");
+#endif
     }
     close_log(&writer);
     EXPECT_INT(sum, check_file_size(LOG), "bytes in the log after wal_close");
@@ -89,7 +91,6 @@ static void reopen_keeps(void)
         if (i % 2 == 0)
             open_log(&writer);
         EXPECT_INT(sum, check_file_size(LOG), "bytes in the log after it was opened again");
-        EXPECT_INT(sum, writer.offset, "the writer's offset after the log was opened again");
         sum += (long long)append(&writer, i);
         if (i % 2 == 1)
             close_log(&writer);
@@ -101,13 +102,15 @@ static void reopen_keeps(void)
 static void append_mode(void)
 {
     struct wal_writer first, second;
-    int flags;
 
     open_log(&first);
-    flags = fcntl(first.fd, F_GETFL);
+#ifdef GRADE_WRITER_FD
+    int flags = fcntl(first.fd, F_GETFL);
+
     EXPECT(flags >= 0, "the writer's fd", "an open descriptor", "%d: %s", first.fd, strerror(errno));
     EXPECT((flags & O_APPEND) != 0, "how wal_open opens the log", "with O_APPEND", "flags 0x%x without it",
            (unsigned)flags);
+#endif
     open_log(&second);
     append(&first, 0);
     append(&second, 1);
@@ -117,11 +120,16 @@ static void append_mode(void)
     expect_log_bytes(3);
 }
 
-static int writes_through(int fd)
+static int writes_through(const struct wal_writer *writer)
 {
-    int flags = fcntl(fd, F_GETFL);
+#ifdef GRADE_WRITER_FD
+    int flags = fcntl(writer->fd, F_GETFL);
 
     return flags >= 0 && (flags & (O_SYNC | O_DSYNC)) != 0;
+#else
+    (void)writer;
+    return 0;
+#endif
 }
 
 /* A log opened with O_SYNC or O_DSYNC needs no fsync. */
@@ -135,7 +143,7 @@ static void fsync_per_record(void)
         calls_forget();
         append(&writer, i);
         snprintf(what, sizeof what, "fsyncs of the log during wal_append of record %d", i + 1);
-        EXPECT(calls.syncs > 0 || writes_through(writer.fd), what, "1", "none");
+        EXPECT(calls.syncs > 0 || writes_through(&writer), what, "1", "none");
     }
     close_log(&writer);
 }
@@ -146,7 +154,7 @@ static void fsync_after_write(void)
     char expected[32];
 
     open_log(&writer);
-    for (int i = 0; i < 5 && !writes_through(writer.fd); i++) {
+    for (int i = 0; i < 5 && !writes_through(&writer); i++) {
         calls_forget();
         append(&writer, i);
         snprintf(expected, sizeof expected, "%lld", check_file_size(LOG));
@@ -154,6 +162,20 @@ static void fsync_after_write(void)
                expected, "%s", calls_synced_text(LOG));
     }
     close_log(&writer);
+}
+
+/* What a program leaves behind when it closes its log is on the disk. */
+static void close_syncs(void)
+{
+    struct wal_writer writer;
+
+    open_log(&writer);
+    append(&writer, 0);
+    if (!writes_through(&writer)) {
+        calls_forget();
+        close_log(&writer);
+        EXPECT(calls.syncs > 0, "fsyncs of the log during wal_close", "1", "none");
+    }
 }
 
 /* One is what it takes. A few more are slow and not wrong; one a byte is. */
@@ -212,22 +234,19 @@ static void disk_full(void)
     rc = wal_append(&writer, &record);
     trouble = TROUBLE_NONE;
     EXPECT(rc < 0 || calls.troubles == 0, "what wal_append returns when the disk is full", "-1", "%d", rc);
-    wal_close(&writer);
+    CHECK_WAL_CLOSE(&writer);
     expect_log_bytes(1);
 }
 
 static void close_closes(void)
 {
     struct wal_writer writer;
-    int before, fd;
+    int before = count_descriptors();
 
-    before = count_descriptors();
     for (int i = 0; i < 5; i++) {
         open_log(&writer);
         append(&writer, i);
-        fd = writer.fd;
         close_log(&writer);
-        EXPECT(fcntl(fd, F_GETFD) < 0 && errno == EBADF, "the log's descriptor after wal_close", "closed", "open");
     }
     EXPECT_INT(before, count_descriptors(), "open descriptors after five times wal_open and wal_close");
 }
@@ -254,7 +273,7 @@ static void long_record(void)
         return;
     }
     EXPECT_INT(0, CHECK_STORE_INIT(&store), "what kv_store_init returns");
-    EXPECT_INT(2, wal_recover(LOG, &store), "records replayed after a value of 65535 bytes");
+    check_recovered(2, check_recover(LOG, &store), "records replayed after a value of 65535 bytes");
     EXPECT(kv_store_get(&store, "long") != NULL && strcmp(kv_store_get(&store, "long"), value) == 0,
            "the value of 65535 bytes", "recovered", "missing or different");
     kv_store_destroy(&store);
@@ -275,6 +294,8 @@ static const struct check checks[] = {
       "fsync comes after the write: all of the record is in the file by then.", fsync_after_write },
     { "writer_fsync_not_per_byte", "W10-R2", "w10-l02", "wal_writer.c", 10, "one fsync, not one a byte",
       "One fsync for a record.", fsync_not_per_byte },
+    { "writer_close_syncs", "W10-R2", "w10-l02", "wal_writer.c", 10, "wal_close syncs",
+      "wal_close fsyncs the log before it closes it.", close_syncs },
     { "writer_short_write", "W10-R2", "w10-l02", "wal_writer.c", 10, "short writes",
       "write(2) may write less than it is given: the rest follows.", short_writes },
     { "writer_interrupted", "W10-R2", "w10-l02", "wal_writer.c", 10, "interrupted writes",

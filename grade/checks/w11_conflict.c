@@ -2,8 +2,6 @@
 #define _GNU_SOURCE
 #include "wire.h"
 
-#include "w11/repl_conflict.h"
-
 static const char *verdict_name(int verdict)
 {
     return verdict == APPLY ? "APPLY" : verdict == SKIP ? "SKIP" : "neither APPLY nor SKIP";
@@ -54,19 +52,23 @@ static void older_is_skipped(void)
 
 static void stale_del(void)
 {
-    expect_verdict(SKIP, (struct write){ 200, "new" }, (struct write){ 100, NULL });
-    expect_verdict(APPLY, (struct write){ 200, "new" }, (struct write){ 300, NULL });
+    /* A DEL has no value; the time alone decides, so no value is needed. */
+    expect_verdict(SKIP, (struct write){ 200, "new" }, (struct write){ 100, "" });
+    expect_verdict(APPLY, (struct write){ 200, "new" }, (struct write){ 300, "" });
 }
 
 static void first_write(void)
 {
-    expect_verdict(APPLY, (struct write){ 0, NULL }, (struct write){ 100, "first" });
+    expect_verdict(APPLY, (struct write){ 0, "" }, (struct write){ 100, "first" });
 }
 
 static void tie_greater_value(void)
 {
     expect_verdict(APPLY, (struct write){ 100, "aaa" }, (struct write){ 100, "zzz" });
     expect_verdict(SKIP, (struct write){ 100, "zzz" }, (struct write){ 100, "aaa" });
+    /* By the bytes, not by how many they are. */
+    expect_verdict(APPLY, (struct write){ 100, "aaa" }, (struct write){ 100, "z" });
+    expect_verdict(SKIP, (struct write){ 100, "z" }, (struct write){ 100, "aaa" });
 }
 
 /* Of two different values with one timestamp the same one must be left, whichever comes first. */

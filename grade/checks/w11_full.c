@@ -4,11 +4,6 @@
 #define _GNU_SOURCE
 #include "wire.h"
 
-#include "w10/wal_recovery.h"
-#include "w11/repl_quorum.h"
-#include "w11/repl_rejoin.h"
-#include "w11/repl_ship.h"
-
 enum { SHORT_MS = 400, LONG_MS = 8000 };
 
 #define EVERY_FILE                                                                                             \
@@ -30,6 +25,7 @@ struct follower {
     int records;             /* that its log and its store hold in the end: key-1 to key-n */
     const struct pair *want; /* what the store holds in the end, if not those; ends with a NULL key */
     int fd;
+    int good, has_good; /* what the tree's repl_receive_record says of a good record */
     struct wal_writer writer;
     struct kv_store store;
 };
@@ -70,10 +66,15 @@ static void follower_serve(struct follower *follower, uint64_t lsn)
         follower_say(follower, what, sizeof what, "repl_receive_record");
         CALL(rc, what, repl_receive_record(follower->fd, &follower->writer, &follower->store));
         if (frame == follower->damaged) {
-            EXPECT(rc != 0, what, "CRC_MISMATCH for a record with a flipped bit", "%d", rc);
+            EXPECT(rc != follower->good, what, "CRC_MISMATCH for a record with a flipped bit", "%d, as for a good one",
+                   rc);
             follower_answer(follower, frame, lsn + 1, 1);
         } else {
-            EXPECT(rc >= 0, what, "0", "%d (%s)", rc, strerror(errno));
+            if (!follower->has_good)
+                follower->good = rc;
+            follower->has_good = 1;
+            EXPECT(rc >= 0 && rc == follower->good, what, "success", "%d (%s), where success is %d", rc,
+                   strerror(errno), follower->good);
             follower_answer(follower, frame, ++lsn, 0);
         }
     }
@@ -82,7 +83,7 @@ static void follower_serve(struct follower *follower, uint64_t lsn)
     CALL(rc, "repl_receive_record when the leader has hung up",
          repl_receive_record(follower->fd, &follower->writer, &follower->store));
     follower_say(follower, what, sizeof what, "repl_receive_record when the leader has hung up");
-    EXPECT(rc < 0, what, "-1", "%d", rc);
+    EXPECT(rc < 0 || rc != follower->good, what, "-1", "%d, as for a record", rc);
 }
 
 static void expect_pairs(const struct kv_store *store, const struct pair *want, const char *what)
@@ -102,7 +103,7 @@ static void follower_close(struct follower *follower)
     int rc;
 
     close(follower->fd);
-    EXPECT(wal_close(&follower->writer) >= 0, "wal_close of a follower's log", "no error", "%s", strerror(errno));
+    EXPECT(CHECK_WAL_CLOSE(&follower->writer) >= 0, "wal_close of a follower's log", "no error", "%s", strerror(errno));
     snprintf(path, sizeof path, "follower-%d.wal", follower->number);
     follower_say(follower, what, sizeof what, "its store");
     if (follower->want != NULL) {
@@ -111,9 +112,9 @@ static void follower_close(struct follower *follower)
     } else {
         wire_expect_first(&follower->store, follower->records, what);
         EXPECT(CHECK_STORE_INIT(&replayed) >= 0, "kv_store_init", "no error", "an error");
-        CALL(rc, "wal_recover of a follower's log", wal_recover(path, &replayed));
+        CALL(rc, "wal_recover of a follower's log", check_recover(path, &replayed));
         follower_say(follower, what, sizeof what, "records in its log");
-        EXPECT_INT(follower->records, rc, what);
+        check_recovered(follower->records, rc, what);
         follower_say(follower, what, sizeof what, "its log, replayed");
         wire_expect_first(&replayed, follower->records, what);
         kv_store_destroy(&replayed);
@@ -129,14 +130,14 @@ static pid_t follower_start(const struct follower *plan, struct repl_node *node,
     pid_t child;
 
     node->port = 0;
-    CALL(listen_fd, "repl_listen on port 0 of 127.0.0.1", repl_listen(node));
+    CALL(listen_fd, "repl_listen on port 0 of 127.0.0.1", wire_tree_listen(node));
     EXPECT(listen_fd >= 0, "repl_listen on port 0 of 127.0.0.1", "a descriptor", "%d (%s)", listen_fd, strerror(errno));
     node->port = wire_port_of(listen_fd);
     child = check_fork();
     if (child == 0) {
         EXPECT(wire_await(listen_fd, POLLIN, WIRE_CHILD_MS), "a follower that listens", "the leader connects",
                "it does not");
-        CALL(follower.fd, "repl_accept with a connection waiting", repl_accept(listen_fd));
+        CALL(follower.fd, "repl_accept with a connection waiting", WIRE_ACCEPT(listen_fd));
         EXPECT(follower.fd >= 0, "repl_accept with a connection waiting", "a descriptor", "%d (%s)", follower.fd,
                strerror(errno));
         close(listen_fd);
@@ -158,9 +159,9 @@ static void follow(struct follower *follower, int fd)
 /* ---- the leader ------------------------------------------------------------------------------------------------- */
 
 struct leader {
-    struct replication_config config;
+    struct wire_cluster cluster;
     struct wal_writer writer;
-    pid_t children[MAX_FOLLOWERS];
+    pid_t children[WIRE_FOLLOWERS];
     int lsn;
 };
 
@@ -171,16 +172,16 @@ static void leader_open(struct leader *leader, const struct follower *plans, int
     int rc;
 
     memset(leader, 0, sizeof *leader);
-    wire_begin("repl_config_init");
-    (void)repl_config_init(&leader->config);
-    wire_end();
-    leader->config.follower_count = count;
+    wire_config(&leader->cluster);
+    for (int i = 0; i < wire_room_for(); i++)
+        wire_set_node(&leader->cluster.config.followers[i], (uint16_t)(7001 + i));
+    leader->cluster.config.follower_count = count;
     for (int i = 0; i < count; i++)
-        leader->children[i] = follower_start(&plans[i], &leader->config.followers[i], run);
+        leader->children[i] = follower_start(&plans[i], &leader->cluster.config.followers[i], run);
     for (int i = 0; i < count; i++) {
-        CALL(rc, "repl_connect to a follower that listens", repl_connect(&leader->config.followers[i]));
-        EXPECT(rc >= 0 && leader->config.followers[i].online == 1, "repl_connect to a follower that listens", "online",
-               "%d (%s), online %d", rc, strerror(errno), leader->config.followers[i].online);
+        CALL(rc, "repl_connect to a follower that listens", repl_connect(&leader->cluster.config.followers[i]));
+        EXPECT(rc >= 0 && leader->cluster.config.followers[i].online == 1, "repl_connect to a follower that listens", "online",
+               "%d (%s), online %d", rc, strerror(errno), leader->cluster.config.followers[i].online);
     }
     EXPECT(CHECK_WAL_OPEN(&leader->writer, "leader.wal") >= 0, "wal_open of the leader's log", "no error", "%s",
            strerror(errno));
@@ -190,7 +191,7 @@ static void leader_open(struct leader *leader, const struct follower *plans, int
  * reset. */
 static void hang_up(struct leader *leader, int index)
 {
-    struct repl_node *node = &leader->config.followers[index];
+    struct repl_node *node = &leader->cluster.config.followers[index];
     uint8_t rest[256];
 
     if (node->fd >= 0 && wire_is(node->fd, S_IFSOCK)) {
@@ -205,16 +206,16 @@ static void hang_up(struct leader *leader, int index)
 
 static void leader_close(struct leader *leader)
 {
-    for (int i = 0; i < leader->config.follower_count; i++)
+    for (int i = 0; i < leader->cluster.config.follower_count; i++)
         hang_up(leader, i);
-    EXPECT(wal_close(&leader->writer) >= 0, "wal_close of the leader's log", "no error", "%s", strerror(errno));
+    EXPECT(CHECK_WAL_CLOSE(&leader->writer) >= 0, "wal_close of the leader's log", "no error", "%s", strerror(errno));
 }
 
 static void ship(struct leader *leader, const uint8_t *encoded, size_t len)
 {
     int rc;
 
-    CALL(rc, "repl_ship_record", repl_ship_record(&leader->config, encoded, len));
+    CALL(rc, "repl_ship_record", repl_ship_record(&leader->cluster.config, encoded, len));
     EXPECT(rc >= 0, "repl_ship_record", "no error", "%d (%s)", rc, strerror(errno));
 }
 
@@ -231,7 +232,7 @@ static int wait_quorum(struct leader *leader, int timeout_ms)
 {
     int rc;
 
-    CALL(rc, "repl_wait_quorum", repl_wait_quorum(&leader->config, (uint64_t)leader->lsn, timeout_ms));
+    CALL(rc, "repl_wait_quorum", repl_wait_quorum(&leader->cluster.config, (uint64_t)leader->lsn, timeout_ms));
     return rc;
 }
 
@@ -250,7 +251,7 @@ static int leader_commit(struct leader *leader)
 /* Ends a follower as a power cut would. */
 static void kill_follower(struct leader *leader, int index)
 {
-    struct repl_node *node = &leader->config.followers[index];
+    struct repl_node *node = &leader->cluster.config.followers[index];
 
     wire_dismiss(leader->children[index]);
     REQUIRE(wire_await(node->fd, POLLRDHUP, WIRE_READ_MS), "a hang-up over the loopback");
@@ -261,8 +262,8 @@ static void leader_write_until(struct leader *leader, int last)
 {
     while (leader->lsn < last)
         leader_write(leader);
-    EXPECT_INT(0, leader->config.followers[1].online, "online of follower-2, which was killed, some writes later");
-    EXPECT_INT(1, leader->config.followers[0].online, "online of follower-1, which was not");
+    EXPECT_INT(0, leader->cluster.config.followers[1].online, "online of follower-2, which was killed, some writes later");
+    EXPECT_INT(1, leader->cluster.config.followers[0].online, "online of follower-1, which was not");
 }
 
 /* ---- 1: connectivity -------------------------------------------------------------------------------------------- */
@@ -273,9 +274,9 @@ static void answer_heartbeat(struct follower *follower, int fd)
     int rc;
 
     (void)follower;
-    CALL(rc, "recv_full of a 4-byte heartbeat", recv_full(fd, bytes, 4));
+    CALL(rc, "recv_full of a 4-byte heartbeat", WIRE_RECV_FULL(fd, bytes, 4));
     EXPECT(rc >= 0 && memcmp(bytes, "ping", 4) == 0, "recv_full of a 4-byte heartbeat", "ping", "%d, %.4s", rc, bytes);
-    CALL(rc, "send_full of the answer", send_full(fd, "pong", 4));
+    CALL(rc, "send_full of the answer", WIRE_SEND_FULL(fd, "pong", 4));
     EXPECT(rc >= 0, "send_full of the answer", "no error", "%d (%s)", rc, strerror(errno));
     wire_tame(fd);
     wire_read(fd, bytes, 1); /* the leader hangs up */
@@ -291,11 +292,11 @@ static void connectivity(void)
 
     leader_open(&leader, plans, 2, answer_heartbeat);
     for (int i = 0; i < 2; i++) {
-        CALL(rc, "send_full of a 4-byte heartbeat", send_full(leader.config.followers[i].fd, "ping", 4));
+        CALL(rc, "send_full of a 4-byte heartbeat", WIRE_SEND_FULL(leader.cluster.config.followers[i].fd, "ping", 4));
         EXPECT(rc >= 0, "send_full of a 4-byte heartbeat", "no error", "%d (%s)", rc, strerror(errno));
     }
     for (int i = 0; i < 2; i++) {
-        CALL(rc, "recv_full of the 4-byte answer", recv_full(leader.config.followers[i].fd, bytes, 4));
+        CALL(rc, "recv_full of the 4-byte answer", WIRE_RECV_FULL(leader.cluster.config.followers[i].fd, bytes, 4));
         answers += rc >= 0 && memcmp(bytes, "pong", 4) == 0;
     }
     EXPECT_INT(2, answers, "followers that responded to a heartbeat");
@@ -393,20 +394,21 @@ static void conflicts(void)
 /* A new process, with nothing but the log of the old one. */
 static void come_back(struct follower *follower, uint16_t leader_port)
 {
-    struct repl_node leader = { .host = wire_loopback, .port = leader_port, .fd = -1, .online = 0 };
+    struct repl_node leader = wire_node(leader_port);
     char path[32];
+    uint64_t has = (uint64_t)(follower->records - follower->frames);
     int recovered, rc;
 
     follower_open(follower);
     snprintf(path, sizeof path, "follower-%d.wal", follower->number);
-    CALL(recovered, "wal_recover of the log of a follower that was killed", wal_recover(path, &follower->store));
-    EXPECT_INT(follower->records - follower->frames, recovered, "records in the log of a follower that was killed");
+    CALL(recovered, "wal_recover of the log of a follower that was killed", check_recover(path, &follower->store));
+    check_recovered(follower->records - follower->frames, recovered, "records in the log of a follower that was killed");
     CALL(rc, "repl_connect to the leader", repl_connect(&leader));
     EXPECT(rc >= 0, "repl_connect to the leader", "0", "%d (%s)", rc, strerror(errno));
-    CALL(rc, "repl_follower_rejoin", repl_follower_rejoin(leader.fd, (uint64_t)recovered));
+    CALL(rc, "repl_follower_rejoin", repl_follower_rejoin(leader.fd, has));
     EXPECT(rc >= 0, "repl_follower_rejoin", "no error", "%d (%s)", rc, strerror(errno));
     follower->fd = rc > 2 && wire_is(rc, S_IFSOCK) ? rc : leader.fd;
-    follower_serve(follower, (uint64_t)recovered);
+    follower_serve(follower, has);
     follower_close(follower);
 }
 
@@ -419,7 +421,7 @@ static int accept_rejoin(int listen_fd, uint64_t lsn)
 
     while (check_now_ms() < end) {
         if (count < 4 && wire_await(listen_fd, POLLIN, 10)) {
-            CALL(fds[count], "repl_accept with a connection waiting", repl_accept(listen_fd));
+            CALL(fds[count], "repl_accept with a connection waiting", WIRE_ACCEPT(listen_fd));
             EXPECT(fds[count] >= 0, "repl_accept with a connection waiting", "a descriptor", "%s", strerror(errno));
             count++;
         }
@@ -441,26 +443,26 @@ static int accept_rejoin(int listen_fd, uint64_t lsn)
 
 static void rejoin_follower_2(struct leader *leader, const struct follower *plan)
 {
-    struct repl_node here = { .host = wire_loopback, .port = 0, .fd = -1, .online = 0 };
-    struct repl_node *node = &leader->config.followers[1];
+    struct repl_node here = wire_node(0);
+    struct repl_node *node = &leader->cluster.config.followers[1];
     struct follower follower = *plan;
     int listen_fd, rc;
 
     wire_node_close(node); /* before the new connection, as the lesson says */
-    CALL(listen_fd, "repl_listen on port 0 of 127.0.0.1", repl_listen(&here));
+    CALL(listen_fd, "repl_listen on port 0 of 127.0.0.1", wire_tree_listen(&here));
     EXPECT(listen_fd >= 0, "repl_listen on port 0 of 127.0.0.1", "a descriptor", "%d (%s)", listen_fd, strerror(errno));
     wire_eyes.leader_port = wire_port_of(listen_fd);
     leader->children[1] = check_fork();
     if (leader->children[1] == 0) {
         close(listen_fd);
-        close(leader->config.followers[0].fd);
-        wal_close(&leader->writer);
+        close(leader->cluster.config.followers[0].fd);
+        CHECK_WAL_CLOSE(&leader->writer);
         come_back(&follower, wire_eyes.leader_port);
         _exit(0);
     }
     node->fd = accept_rejoin(listen_fd, (uint64_t)(plan->records - plan->frames));
     close(listen_fd);
-    CALL(rc, "repl_catch_up", repl_catch_up(&leader->config, 1, (uint64_t)(plan->records - plan->frames)));
+    CALL(rc, "repl_catch_up", wire_catch_up(&leader->cluster.config, &leader->writer, 1, (uint64_t)(plan->records - plan->frames)));
     EXPECT(rc >= 0, "repl_catch_up", "no error", "%d (%s)", rc, strerror(errno));
     EXPECT_INT(1, node->online, "online of follower-2 after repl_catch_up");
 }
@@ -506,8 +508,8 @@ static void pipeline(void)
         leader_commit(&leader);
     leader_close(&leader);
     EXPECT(CHECK_STORE_INIT(&recovered) >= 0, "kv_store_init", "no error", "an error");
-    CALL(rc, "wal_recover of the leader's log", wal_recover("leader.wal", &recovered));
-    EXPECT_INT(20, rc, "records in the leader's log");
+    CALL(rc, "wal_recover of the leader's log", check_recover("leader.wal", &recovered));
+    check_recovered(20, rc, "records in the leader's log");
     wire_expect_first(&recovered, 20, "the leader's log, replayed");
     kv_store_destroy(&recovered);
 }

@@ -4,9 +4,6 @@
 #define _GNU_SOURCE
 #include "wire.h"
 
-#include "w11/repl_rejoin.h"
-#include "w11/repl_ship.h"
-
 /* ---- the follower's side ---------------------------------------------------------------------------------------- */
 
 /* What arrives on the connection that was there or on one that the call opened; the lesson's sentences allow both. */
@@ -137,7 +134,7 @@ static void leader_open(struct leader *leader, int both, int all)
 static void leader_close(struct leader *leader)
 {
     wire_cluster_close(&leader->cluster);
-    wal_close(&leader->writer);
+    CHECK_WAL_CLOSE(&leader->writer);
 }
 
 /* follower-2 is back on a new connection, not yet online. */
@@ -151,7 +148,7 @@ static void catch_up(struct leader *leader, uint64_t lsn, const char *doing)
 {
     int rc;
 
-    CALL(rc, doing, repl_catch_up(&leader->cluster.config, 1, lsn));
+    CALL(rc, doing, wire_catch_up(&leader->cluster.config, &leader->writer, 1, lsn));
     EXPECT(rc >= 0, doing, "no error", "%d (%s)", rc, strerror(errno));
 }
 
@@ -299,7 +296,7 @@ static void gone_again(void)
     }
     come_back(&leader);
     wire_leave(&leader.cluster, 1);
-    CALL(rc, "repl_catch_up of a follower that is gone again", repl_catch_up(&leader.cluster.config, 1, 5));
+    CALL(rc, "repl_catch_up of a follower that is gone again", wire_catch_up(&leader.cluster.config, &leader.writer, 1, 5));
     (void)rc;
     EXPECT_INT(0, leader.cluster.config.followers[1].online,
                "online of a follower that is gone again, after repl_catch_up");

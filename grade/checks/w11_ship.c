@@ -3,8 +3,6 @@
 #define _GNU_SOURCE
 #include "wire.h"
 
-#include "w11/repl_ship.h"
-
 static void ship_nth(struct wire_cluster *cluster, int n, const char *doing)
 {
     uint8_t encoded[WIRE_ROOM];
@@ -70,13 +68,14 @@ static void length_big_endian(void)
 static void to_all(void)
 {
     struct wire_cluster cluster;
+    int followers = wire_room_for();
     char what[64];
 
-    wire_cluster_open(&cluster, 3);
+    wire_cluster_open(&cluster, followers);
     for (int n = 1; n <= 5; n++)
-        ship_nth(&cluster, n, "repl_ship_record to three followers that are online");
-    for (int i = 0; i < 3; i++) {
-        snprintf(what, sizeof what, "follower-%d of three", i + 1);
+        ship_nth(&cluster, n, "repl_ship_record to all followers that are online");
+    for (int i = 0; i < followers; i++) {
+        snprintf(what, sizeof what, "follower-%d of %d", i + 1, followers);
         for (int n = 1; n <= 5; n++)
             wire_expect_nth(cluster.raw[i], n, what);
         wire_expect_end(cluster.config.followers[i].fd, cluster.raw[i], what);
@@ -181,12 +180,17 @@ static void send_full_error(void)
     static uint8_t bytes[1 << 16];
     int judged, raw, rc = 0;
 
+#ifndef GRADE_HAS_send_full
+    check_note("this tree has no send_full: it was not looked at");
+    (void)bytes;
+    return;
+#endif
     wire_prepare();
     wire_pair(&judged, &raw);
     close(raw);
     REQUIRE(wire_await(judged, POLLRDHUP, WIRE_READ_MS), "a hang-up over the loopback");
     for (int i = 0; i < 3 && rc >= 0; i++) {
-        CALL(rc, "send_full on a connection whose other end is gone", send_full(judged, bytes, sizeof bytes));
+        CALL(rc, "send_full on a connection whose other end is gone", WIRE_SEND_FULL(judged, bytes, sizeof bytes));
         wire_await(judged, POLLERR, 100);
     }
     EXPECT(rc < 0, "send_full on a connection whose other end is gone", "-1 (EPIPE or ECONNRESET)", "%d, three times",
@@ -200,6 +204,11 @@ static void recv_full_in_pieces(void)
     int judged, raw, rc;
     pid_t child;
 
+#ifndef GRADE_HAS_recv_full
+    check_note("this tree has no recv_full: it was not looked at");
+    (void)bytes;
+    return;
+#endif
     for (size_t i = 0; i < sizeof sent; i++)
         sent[i] = (uint8_t)(i + 1);
     wire_pair(&judged, &raw);
@@ -208,7 +217,7 @@ static void recv_full_in_pieces(void)
         wire_trickle(raw, sent, sizeof sent, judged);
         _exit(0);
     }
-    CALL(rc, "recv_full of 60 bytes that arrive one at a time", recv_full(judged, bytes, sizeof bytes));
+    CALL(rc, "recv_full of 60 bytes that arrive one at a time", WIRE_RECV_FULL(judged, bytes, sizeof bytes));
     EXPECT(rc >= 0, "recv_full of 60 bytes that arrive one at a time", "no error", "%d (%s)", rc, strerror(errno));
     EXPECT(memcmp(bytes, sent, sizeof sent) == 0, "recv_full of 60 bytes that arrive one at a time", "all 60, in order",
            "%s", bytes[1] == 0 ? "only the first" : "not all of them");
@@ -222,38 +231,80 @@ static void recv_full_end(void)
     uint8_t bytes[8];
     int judged, raw, complete, rc;
 
+#ifndef GRADE_HAS_recv_full
+    check_note("this tree has no recv_full: it was not looked at");
+    (void)bytes;
+    return;
+#endif
     wire_pair(&judged, &raw);
     wire_write(raw, "12345678", 8);
-    CALL(complete, "recv_full of 8 bytes that are there", recv_full(judged, bytes, 8));
+    CALL(complete, "recv_full of 8 bytes that are there", WIRE_RECV_FULL(judged, bytes, 8));
     EXPECT(complete >= 0, "recv_full of 8 bytes that are there", "no error", "%d (%s)", complete, strerror(errno));
     wire_write(raw, "1234", 4);
     close(raw);
-    CALL(rc, "recv_full of 8 bytes when the other end closes after 4", recv_full(judged, bytes, 8));
+    CALL(rc, "recv_full of 8 bytes when the other end closes after 4", WIRE_RECV_FULL(judged, bytes, 8));
     EXPECT(rc < 0 || rc != complete, "recv_full of 8 bytes when the other end closes after 4",
            "an error (recv returns 0)", "%d, as for 8 bytes", rc);
     close(judged);
 }
 
-static void ack_layout(void)
+/* A signal may come at any time. */
+static void recv_full_interrupted(void)
 {
-    uint8_t bytes[WIRE_ACK_SIZE] = { 0 };
+    uint8_t bytes[60] = { 0 };
+    int judged, raw, rc;
+    pid_t child;
+
+#ifndef GRADE_HAS_recv_full
+    check_note("this tree has no recv_full: it was not looked at");
+    (void)bytes;
+    return;
+#endif
+    wire_pair(&judged, &raw);
+    child = wire_interrupt_then_write(raw, (const uint8_t *)"0123456789", 10);
+    CALL(rc, "recv_full of 10 bytes when a signal interrupts recv(2) (EINTR)", WIRE_RECV_FULL(judged, bytes, 10));
+    EXPECT(rc >= 0 && memcmp(bytes, "0123456789", 10) == 0,
+           "recv_full of 10 bytes when a signal interrupts recv(2) (EINTR)", "it goes on until all are there",
+           "%d (%s)", rc, strerror(errno));
+    check_join(child, WIRE_CHILD_MS, "the check's own end");
+    close(judged);
+    close(raw);
+}
+
+/* What this tree sends as an ack, it reads as one. In which bytes, is its own choice. */
+static void ack_there_and_back(void)
+{
+#if defined(GRADE_ACK) && defined(GRADE_HAS_repl_send_ack) && defined(GRADE_HAS_repl_recv_ack) && \
+    defined(GRADE_DECLARES_repl_send_ack) && defined(GRADE_DECLARES_repl_recv_ack)
+    static const uint64_t lsns[] = { 1, 0x0102030405060708, 0x100000000 };
     struct repl_ack ack;
     int judged, raw, rc;
 
+    EXPECT_INT(8, sizeof ack.lsn, "bytes of lsn in struct repl_ack (uint64_t)");
     wire_pair(&judged, &raw);
-    CALL(rc, "repl_send_ack", repl_send_ack(judged, 0x0102030405060708, 1));
-    EXPECT(rc >= 0, "repl_send_ack", "no error", "%d (%s)", rc, strerror(errno));
-    EXPECT_INT(WIRE_ACK_SIZE, wire_read(raw, bytes, sizeof bytes), "bytes of an ack on the wire");
-    EXPECT(bytes[0] == 8 && bytes[7] == 1 && bytes[8] == 1, "an ack on the wire",
-           "struct repl_ack as it lies in memory: lsn, then status", "%02x %02x .. %02x %02x", bytes[0], bytes[1],
-           bytes[7], bytes[8]);
-    memset(&ack, 0, sizeof ack);
-    wire_ack(raw, 5, 1);
-    CALL(rc, "repl_recv_ack with an ack waiting", repl_recv_ack(judged, &ack));
-    EXPECT(rc >= 0 && ack.lsn == 5 && ack.status == 1, "repl_recv_ack with an ack of LSN 5, status 1, waiting",
-           "LSN 5, status 1", "%d: LSN %" PRIu64 ", status %d", rc, ack.lsn, ack.status);
+    for (int i = 0; i < 6; i++) {
+        uint64_t lsn = lsns[i / 2];
+
+#ifdef GRADE_SEND_ACK_STRUCT
+        memset(&ack, 0, sizeof ack);
+        ack.lsn = lsn;
+        ack.status = (uint8_t)(i % 2);
+        CALL(rc, "repl_send_ack", repl_send_ack(raw, &ack));
+#else
+        CALL(rc, "repl_send_ack", repl_send_ack(raw, lsn, (uint8_t)(i % 2)));
+#endif
+        EXPECT(rc >= 0, "repl_send_ack", "no error", "%d (%s)", rc, strerror(errno));
+        memset(&ack, 0x5a, sizeof ack);
+        CALL(rc, "repl_recv_ack with an ack waiting", repl_recv_ack(judged, &ack));
+        EXPECT(rc >= 0 && ack.lsn == lsn && (ack.status == i % 2 || shape_ack().status_at < 0),
+               "repl_recv_ack of what repl_send_ack has sent", "the same LSN and status",
+               "%d: LSN %" PRIu64 " for %" PRIu64 ", status %d for %d", rc, (uint64_t)ack.lsn, lsn, ack.status, i % 2);
+    }
     close(judged);
     close(raw);
+#else
+    check_note("this tree has no repl_send_ack and repl_recv_ack: its acks are judged where they are waited for");
+#endif
 }
 
 static const struct check checks[] = {
@@ -270,9 +321,11 @@ static const struct check checks[] = {
     { "recv_full_end", "W11-R2", "w11-l02", "repl_ship.c", 30, "recv_full tells when the other end has closed",
       "recv(2) returns 0 when the peer has closed the connection: that is an error in the middle of a message.",
       recv_full_end },
-    { "ack_layout", "W11-R4", "w11-l03", "repl_ship.c,repl_quorum.c", 30,
-      "an ack is struct repl_ack as it lies in memory",
-      "struct repl_ack holds lsn (uint64_t) and status (uint8_t: 0 OK, 1 CRC failure).", ack_layout },
+    { "recv_full_interrupted", "W11-R2", "w11-l02", "repl_ship.c", 30, "recv_full goes on after a signal",
+      "recv_full: a recv(2) that a signal interrupts (EINTR) is made again.", recv_full_interrupted },
+    { "ack_there_and_back", "W11-R4", "w11-l03", "repl_ship.c,repl_quorum.c", 30,
+      "an ack that is sent is the ack that is read",
+      "struct repl_ack holds lsn (uint64_t) and status (uint8_t: 0 OK, 1 CRC failure).", ack_there_and_back },
     { "ship_skips_offline", "W11-R6", "w11-l05", "repl_ship.c", 30, "an offline follower gets nothing",
       "Modify repl_ship_record to skip followers where online is 0.", skips_offline },
     { "ship_survives_hang_up", "W11-R6", "w11-l05", "repl_ship.c", 40,

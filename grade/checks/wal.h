@@ -7,8 +7,6 @@
 
 #include <dirent.h>
 
-#include "w10/wal_recovery.h"
-
 /* The most records of a workload that a check uses. */
 enum { WORKLOAD_MAX = 40 };
 
@@ -51,7 +49,7 @@ static inline void write_workload(const char *path, int first, int last, uint64_
         EXPECT(starts[i + 1] > starts[i], "the log after wal_append", "longer than before",
                "%" PRIu64 " bytes, before %" PRIu64, starts[i + 1], starts[i]);
     }
-    EXPECT(wal_close(&writer) >= 0, "what wal_close returns", "0", "a negative number");
+    EXPECT(CHECK_WAL_CLOSE(&writer) >= 0, "what wal_close returns", "0", "a negative number");
 }
 
 static inline void apply_workload(struct kv_store *store, int first, int last)
@@ -77,7 +75,7 @@ static inline void expect_recovery(const char *path, int count, const char *what
     EXPECT_INT(0, CHECK_STORE_INIT(&seen), "what kv_store_init returns");
     apply_workload(&expected, 0, count);
     snprintf(text, sizeof text, "%.200s: records replayed", what);
-    EXPECT_INT(count, wal_recover(path, &seen), text);
+    check_recovered(count, check_recover(path, &seen), text);
     check_same_store(&expected, &seen, what);
     kv_store_destroy(&expected);
     kv_store_destroy(&seen);

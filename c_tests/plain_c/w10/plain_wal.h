@@ -20,6 +20,16 @@ enum plain_read {
 /* Reads the next record's bytes into buffer (WAL_RECORD_MAX of them) and their number into *len. In wal_writer.c. */
 enum plain_read plain_read_record(int fd, uint8_t *buffer, size_t *len);
 
+/* Is it a whole and undamaged record? Fills *record, for wal_record_free. */
+static inline int plain_decodes(const uint8_t *bytes, size_t len, struct wal_record *record)
+{
+    return wal_record_decode(bytes, len, record) == (PLAIN_DECODE ? (int)len : 0);
+}
+
+/* wal_open with two arguments, whatever form the tree gives it. In wal_writer.c. */
+struct wal_writer;
+int plain_open(struct wal_writer *writer, const char *path);
+
 /* Makes a file's name durable: a new or renamed file can be lost with its directory's old contents. In wal_writer.c. */
 int plain_sync_directory(const char *path);
 

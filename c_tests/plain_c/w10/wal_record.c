@@ -68,12 +68,17 @@ int wal_record_encode(const struct wal_record *record, uint8_t *buffer, size_t b
         return -1;
     }
     out = put_le(buffer + CRC_BYTES, total - HEADER_BYTES, 4);
-    *out++ = record->op;
+    if (PLAIN_STAMP == 2)
+        out = put_le(out, record->timestamp, TIMESTAMP_BYTES);
+    *out++ = (uint8_t)record->op;
+    if (PLAIN_STAMP == 1)
+        out = put_le(out, record->timestamp, TIMESTAMP_BYTES);
     out = put_le(out, record->key_len, 2);
     out = put_bytes(out, record->key, record->key_len);
     out = put_le(out, value_len, 2);
     out = put_bytes(out, record->value, value_len);
-    put_le(out, record->timestamp, TIMESTAMP_BYTES);
+    if (PLAIN_STAMP == 0)
+        put_le(out, record->timestamp, TIMESTAMP_BYTES);
     /* Last, and over everything but its own bytes: the length is as worth protecting as the value. */
     put_le(buffer, crc32(buffer + CRC_BYTES, total - CRC_BYTES), CRC_BYTES);
     return (int)total;
@@ -93,7 +98,7 @@ static char *copy_string(const uint8_t *bytes, size_t len)
 
 /* Where the fields stand in an encoded record; filled and checked before anything is allocated. */
 struct layout {
-    size_t key_at, key_len, value_at, value_len;
+    size_t op_at, key_at, key_len, value_at, value_len, timestamp_at;
     int has_timestamp;
 };
 
@@ -101,20 +106,24 @@ static int find_fields(const uint8_t *buffer, size_t len, struct layout *at)
 {
     size_t end;
 
-    at->key_at = HEADER_BYTES + 1 + 2;
-    at->key_len = (size_t)get_le(buffer + HEADER_BYTES + 1, 2);
+    at->op_at = HEADER_BYTES + (PLAIN_STAMP == 2 ? TIMESTAMP_BYTES : 0);
+    at->key_at = at->op_at + 1 + (PLAIN_STAMP == 1 ? TIMESTAMP_BYTES : 0) + 2;
+    if (at->key_at > len)
+        return -1;
+    at->key_len = (size_t)get_le(buffer + at->key_at - 2, 2);
     if (at->key_len == 0 || at->key_at + at->key_len + 2 > len)
         return -1;
     at->value_at = at->key_at + at->key_len + 2;
     at->value_len = (size_t)get_le(buffer + at->value_at - 2, 2);
     end = at->value_at + at->value_len;
     /* A log from W10 ends here; since W11 eight bytes of timestamp follow. Nothing else fits. */
-    if (end != len && end + TIMESTAMP_BYTES != len)
+    if (end != len && (PLAIN_STAMP != 0 || end + TIMESTAMP_BYTES != len))
         return -1;
-    at->has_timestamp = end != len;
-    if (buffer[HEADER_BYTES] == WAL_OP_DEL)
+    at->has_timestamp = end != len || PLAIN_STAMP != 0;
+    at->timestamp_at = PLAIN_STAMP == 0 ? end : PLAIN_STAMP == 1 ? at->op_at + 1 : HEADER_BYTES;
+    if (buffer[at->op_at] == WAL_OP_DEL)
         return at->value_len == 0 ? 0 : -1;
-    return buffer[HEADER_BYTES] == WAL_OP_SET ? 0 : -1;
+    return buffer[at->op_at] == WAL_OP_SET ? 0 : -1;
 }
 
 static int bad_message(int result)
@@ -142,7 +151,7 @@ int wal_record_decode(const uint8_t *buffer, size_t len, struct wal_record *reco
     if (find_fields(buffer, len, &at) != 0)
         return bad_message(-1);
 
-    record->op = buffer[HEADER_BYTES];
+    record->op = buffer[at.op_at];
     record->key = copy_string(buffer + at.key_at, at.key_len);
     if (record->op == WAL_OP_SET) /* A DEL has no value. */
         record->value = copy_string(buffer + at.value_at, at.value_len);
@@ -154,8 +163,8 @@ int wal_record_decode(const uint8_t *buffer, size_t len, struct wal_record *reco
     record->key_len = (uint16_t)at.key_len;
     record->value_len = (uint16_t)at.value_len;
     record->crc = (uint32_t)get_le(buffer, CRC_BYTES);
-    record->timestamp = at.has_timestamp ? get_le(buffer + at.value_at + at.value_len, TIMESTAMP_BYTES) : 0;
-    return 0;
+    record->timestamp = at.has_timestamp ? get_le(buffer + at.timestamp_at, TIMESTAMP_BYTES) : 0;
+    return PLAIN_DECODE ? (int)len : 0;
 }
 
 void wal_record_free(struct wal_record *record)

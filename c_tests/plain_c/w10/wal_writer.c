@@ -117,7 +117,7 @@ static int is_record(const uint8_t *bytes, size_t len)
 {
     struct wal_record record;
 
-    if (wal_record_decode(bytes, len, &record) != 0)
+    if (!plain_decodes(bytes, len, &record))
         return 0;
     wal_record_free(&record);
     return 1;
@@ -223,8 +223,7 @@ static int check_log(int fd, const char *path, uint64_t *end)
     return rc;
 }
 
-/* The name is in parentheses because a header may also define a macro wal_open(...). */
-int (wal_open)(struct wal_writer *writer, const char *path)
+int plain_open(struct wal_writer *writer, const char *path)
 {
     int fd;
 
@@ -248,6 +247,25 @@ int (wal_open)(struct wal_writer *writer, const char *path)
     writer->fd = fd;
     return 0;
 }
+
+/* The name is in parentheses because a header may also define a macro wal_open(...). */
+#if PLAIN_OPEN
+struct wal_writer *(wal_open)(const char *path)
+{
+    struct wal_writer *writer = calloc(1, sizeof *writer);
+
+    if (writer != NULL && plain_open(writer, path) != 0) {
+        free(writer);
+        writer = NULL;
+    }
+    return writer;
+}
+#else
+int (wal_open)(struct wal_writer *writer, const char *path)
+{
+    return plain_open(writer, path);
+}
+#endif
 
 /* Takes back what a failed write left behind, unless somebody else has written behind it. */
 static void roll_back(int fd, off_t size_before, size_t len)
@@ -305,7 +323,16 @@ int wal_close(struct wal_writer *writer)
     }
     fd = writer->fd;
     writer->fd = -1;
+    if (PLAIN_OPEN)
+        free(writer);
     if (fd == FD_LATCHED)
         return 0;
+    if (fsync(fd) != 0) {
+        int saved = errno;
+
+        close(fd);
+        errno = saved;
+        return -1;
+    }
     return close(fd);
 }

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 #include "w10/wal_record.h"
@@ -16,7 +17,43 @@
 #define PLAIN_DEADLINE_MS 5000
 #endif
 
-enum { PLAIN_FRAME_MAX = 4 + WAL_RECORD_MAX };
+enum { PLAIN_FRAME_MAX = 4 + WAL_RECORD_MAX, PLAIN_ACK_BYTES = PLAIN_ACK == 0 ? 16 : PLAIN_ACK == 1 ? 9 : 8 };
+
+/* An ack's bytes on the wire. The padding is sent too, and must not be whatever lay on the stack. */
+static inline void plain_put_ack(uint64_t lsn, uint8_t status, uint8_t *bytes)
+{
+    struct repl_ack ack;
+
+    if (PLAIN_ACK == 0) {
+        memset(&ack, 0, sizeof ack);
+        ack.lsn = lsn;
+        ack.status = status;
+        memcpy(bytes, &ack, sizeof ack);
+        return;
+    }
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)(lsn >> (8 * (7 - i)));
+    if (PLAIN_ACK == 1)
+        bytes[PLAIN_ACK_BYTES - 1] = status;
+}
+
+static inline void plain_get_ack(const uint8_t *bytes, struct repl_ack *ack)
+{
+    if (PLAIN_ACK == 0) {
+        memcpy(ack, bytes, sizeof *ack);
+        return;
+    }
+    ack->lsn = 0;
+    for (int i = 0; i < 8; i++)
+        ack->lsn = ack->lsn << 8 | bytes[i];
+    ack->status = PLAIN_ACK == 1 ? bytes[PLAIN_ACK_BYTES - 1] : 0;
+}
+
+/* What send_full and recv_full return for `len` bytes. */
+static inline int plain_full(size_t len)
+{
+    return PLAIN_FULL == 0 ? 0 : PLAIN_FULL == 1 ? (int)len : 1;
+}
 
 static inline int64_t plain_now_ms(void)
 {

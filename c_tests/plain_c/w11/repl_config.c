@@ -23,7 +23,14 @@
 
 enum { LISTEN_BACKLOG = 16, ACKS_REMEMBERED = 64 };
 
+#if PLAIN_HOST
+#define LOOPBACK "127.0.0.1"
+#define HAS_HOST(node) ((node)->host[0] != '\0')
+#else
+#define LOOPBACK loopback
+#define HAS_HOST(node) ((node)->host != NULL)
 static char loopback[] = "127.0.0.1";
+#endif
 
 /* Acks that were read before a wait asked for them: late ones of a record whose wait timed out, early ones, and what a
  * follower sent before it went away. The oldest is forgotten first. They belong to one socket, known by its inode because
@@ -48,10 +55,10 @@ int repl_config_init(struct replication_config *config)
         return -1;
     }
     memset(config, 0, sizeof *config);
-    config->leader = (struct repl_node){.host = loopback, .port = 7000, .fd = -1, .online = 0};
+    config->leader = (struct repl_node){.host = LOOPBACK, .port = 7000, .fd = -1, .online = 0};
     for (int i = 0; i < MAX_FOLLOWERS; i++)
         config->followers[i] =
-            (struct repl_node){.host = loopback, .port = (uint16_t)(7001 + i), .fd = -1, .online = 0};
+            (struct repl_node){.host = LOOPBACK, .port = (uint16_t)(7001 + i), .fd = -1, .online = 0};
     config->follower_count = 2;
     for (int i = 0; i < MAX_FOLLOWERS; i++)
         if (memories[i].config == config)
@@ -179,7 +186,7 @@ int repl_connect(struct repl_node *node)
     struct addrinfo *list;
     int fd = -1, saved;
 
-    if (node == NULL || node->host == NULL) {
+    if (node == NULL || !HAS_HOST(node)) {
         errno = EINVAL;
         return -1;
     }
@@ -239,7 +246,7 @@ int repl_listen(struct repl_node *node)
     struct addrinfo *list;
     int fd = -1, saved;
 
-    if (node == NULL || node->host == NULL) {
+    if (node == NULL || !HAS_HOST(node)) {
         errno = EINVAL;
         return -1;
     }
@@ -324,11 +331,12 @@ void plain_use_up_ack(const struct replication_config *config, int index, uint64
 int plain_take_ack(struct replication_config *config, int index, struct repl_ack *ack)
 {
     int fd = config->followers[index].fd;
+    uint8_t bytes[PLAIN_ACK_BYTES];
     ssize_t n;
 
     /* An ack may arrive a few bytes at a time. It is left in the kernel until it is whole, so no call keeps half of one. */
     do
-        n = recv(fd, ack, sizeof *ack, MSG_PEEK | MSG_DONTWAIT);
+        n = recv(fd, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? 0 : -1;
@@ -336,19 +344,20 @@ int plain_take_ack(struct replication_config *config, int index, struct repl_ack
         errno = ENOTCONN;
         return -1;
     }
-    if ((size_t)n < sizeof *ack) {
+    if ((size_t)n < sizeof bytes) {
         struct pollfd state = {.fd = fd, .events = POLLRDHUP};
 
         if (poll(&state, 1, 0) <= 0)
             return 0;
         /* The rest never comes; but it may have come since the look above, in front of the end. */
-        if (recv(fd, ack, sizeof *ack, MSG_PEEK | MSG_DONTWAIT) != (ssize_t)sizeof *ack) {
+        if (recv(fd, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT) != (ssize_t)sizeof bytes) {
             errno = ENOTCONN;
             return -1;
         }
     }
-    if (recv(fd, ack, sizeof *ack, MSG_DONTWAIT) != (ssize_t)sizeof *ack)
+    if (recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) != (ssize_t)sizeof bytes)
         return -1;
+    plain_get_ack(bytes, ack);
     if (ack->status == REPL_ACK_OK)
         remember(config, index, ack->lsn);
     return 1;

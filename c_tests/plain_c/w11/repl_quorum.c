@@ -149,7 +149,9 @@ int repl_wait_quorum(struct replication_config *config, uint64_t lsn, int timeou
         if (wait_and_take(&wait) != 0)
             return -1;
     }
+    if (PLAIN_QUORUM)
+        wait.needed = count_acked(&wait);
     for (int i = 0; i < config->follower_count; i++)
         plain_use_up_ack(config, i, lsn);
-    return 0;
+    return PLAIN_QUORUM ? wait.needed : 0;
 }

@@ -35,14 +35,18 @@ static int send_rejoin(int fd, uint64_t last_applied_lsn)
 
     for (int i = 0; i < REJOIN_BYTES; i++)
         message[i] = (uint8_t)(last_applied_lsn >> (8 * (7 - i)));
-    return send_full(fd, message, sizeof message);
+    return send_full(fd, message, sizeof message) < 0 ? -1 : 0;
 }
 
 /* A new connection to the leader at its usual address, or -1. */
 static int connect_to_leader(void)
 {
+#if PLAIN_HOST
+    struct repl_node leader = {.host = "127.0.0.1", .port = 7000, .fd = -1, .online = 0};
+#else
     char host[] = "127.0.0.1";
     struct repl_node leader = {.host = host, .port = 7000, .fd = -1, .online = 0};
+#endif
 
     return repl_connect(&leader) == 0 ? leader.fd : -1;
 }
@@ -148,7 +152,7 @@ static int ship_checked(struct replication_config *config, int index, uint8_t *f
 {
     struct wal_record record;
 
-    if (wal_record_decode(frame + 4, len, &record) != 0)
+    if (!plain_decodes(frame + 4, len, &record))
         return -1;
     wal_record_free(&record);
     frame[0] = (uint8_t)(len >> 24);
@@ -179,9 +183,31 @@ static int ship_rest(struct replication_config *config, int index, int wal_fd)
     return -1;
 }
 
-int repl_catch_up(struct replication_config *config, int follower_index, uint64_t follower_lsn)
+/* A descriptor to read the leader's log with. */
+static int open_log(const struct replication_config *config, const char *path)
 {
-    const char *path;
+#if PLAIN_LOG == 1
+    path = config->wal_path;
+#elif PLAIN_LOG == 2
+    char name[64];
+
+    if (config->wal == NULL) {
+        errno = EINVAL;
+        return -1;
+    }
+    snprintf(name, sizeof name, "/proc/self/fd/%d", config->wal->fd);
+    path = name;
+#elif PLAIN_LOG == 3
+    path = "w11_leader.log";
+#elif PLAIN_LOG == 0
+    path = plain_wal_path(config);
+#endif
+    (void)config;
+    return open(path != NULL ? path : "leader.wal", O_RDONLY | O_CLOEXEC);
+}
+
+static int catch_up(struct replication_config *config, int follower_index, uint64_t follower_lsn, const char *path)
+{
     int wal_fd, count = -1, saved;
 
     if (!plain_follower_count_ok(config) || follower_index < 0 || follower_index >= config->follower_count) {
@@ -194,8 +220,7 @@ int repl_catch_up(struct replication_config *config, int follower_index, uint64_
         errno = ENOTCONN;
         return -1;
     }
-    path = plain_wal_path(config);
-    wal_fd = open(path != NULL ? path : "leader.wal", O_RDONLY | O_CLOEXEC);
+    wal_fd = open_log(config, path);
     if (wal_fd < 0)
         return -1;
     if (find_position(wal_fd, follower_lsn) == 0) {
@@ -211,6 +236,18 @@ int repl_catch_up(struct replication_config *config, int follower_index, uint64_
         config->followers[follower_index].online = 1;
     return count;
 }
+
+#if PLAIN_LOG == 4
+int repl_catch_up(struct replication_config *config, int follower_index, uint64_t follower_lsn, const char *wal_path)
+{
+    return catch_up(config, follower_index, follower_lsn, wal_path);
+}
+#else
+int repl_catch_up(struct replication_config *config, int follower_index, uint64_t follower_lsn)
+{
+    return catch_up(config, follower_index, follower_lsn, NULL);
+}
+#endif
 
 /* Sends a heartbeat to every online follower; asked[i] says to whom. Old acks are taken first, so that what comes after is
  * a sign of life. */

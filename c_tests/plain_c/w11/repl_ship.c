@@ -22,8 +22,6 @@
 /* How long to wait for room before looking again for acks. */
 enum { ROOM_WAIT_MS = 10 };
 
-_Static_assert(sizeof(struct repl_ack) == 16, "an ack is 16 bytes on the wire");
-
 /* The frame shipped last, for a follower that received it damaged. One leader in a process at a time. */
 static uint8_t last_frame[PLAIN_FRAME_MAX];
 static size_t last_frame_len;
@@ -52,7 +50,8 @@ static ssize_t send_some(int fd, const uint8_t *buf, size_t len)
     return n < 0 && errno == EAGAIN ? 0 : n;
 }
 
-int send_full(int fd, const void *buf, size_t len)
+/* 0, -1. */
+static int send_all(int fd, const void *buf, size_t len)
 {
     int64_t deadline = plain_now_ms() + PLAIN_DEADLINE_MS;
     const uint8_t *next = buf;
@@ -78,6 +77,11 @@ int send_full(int fd, const void *buf, size_t len)
         len -= (size_t)n;
     }
     return 0;
+}
+
+int send_full(int fd, const void *buf, size_t len)
+{
+    return send_all(fd, buf, len) == 0 ? plain_full(len) : -1;
 }
 
 int plain_recv_until(int fd, void *buf, size_t len, int64_t deadline)
@@ -117,23 +121,23 @@ int recv_full(int fd, void *buf, size_t len)
         errno = EINVAL;
         return -1;
     }
-    return plain_recv_until(fd, buf, len, -1);
+    if (plain_recv_until(fd, buf, len, -1) == 0)
+        return plain_full(len);
+    return PLAIN_FULL == 2 && errno == ENOTCONN ? 0 : -1;
 }
 
 int repl_send_ack(int fd, uint64_t lsn, uint8_t status)
 {
-    struct repl_ack ack;
+    uint8_t bytes[PLAIN_ACK_BYTES];
 
-    /* The padding is sent too, and must not be whatever lay on the stack. */
-    memset(&ack, 0, sizeof ack);
-    ack.lsn = lsn;
-    ack.status = status;
-    return send_full(fd, &ack, sizeof ack);
+    plain_put_ack(lsn, status, bytes);
+    return send_all(fd, bytes, sizeof bytes);
 }
 
 /* Peer closed between two acks is 0; in the middle of one it is an error. */
 int repl_recv_ack(int fd, struct repl_ack *ack)
 {
+    uint8_t bytes[PLAIN_ACK_BYTES];
     ssize_t n;
 
     if (ack == NULL) {
@@ -141,7 +145,7 @@ int repl_recv_ack(int fd, struct repl_ack *ack)
         return -1;
     }
     for (;;) {
-        n = recv(fd, ack, 1, MSG_PEEK | MSG_DONTWAIT);
+        n = recv(fd, bytes, 1, MSG_PEEK | MSG_DONTWAIT);
         if (n >= 0)
             break;
         if (errno == EAGAIN) {
@@ -153,7 +157,10 @@ int repl_recv_ack(int fd, struct repl_ack *ack)
     }
     if (n == 0)
         return 0;
-    return plain_recv_until(fd, ack, sizeof *ack, plain_now_ms() + PLAIN_DEADLINE_MS) == 0 ? 1 : -1;
+    if (plain_recv_until(fd, bytes, sizeof bytes, plain_now_ms() + PLAIN_DEADLINE_MS) != 0)
+        return -1;
+    plain_get_ack(bytes, ack);
+    return 1;
 }
 
 static void put_be32(uint8_t *out, uint32_t number)
@@ -240,7 +247,7 @@ static int decodes(const uint8_t *bytes, size_t len)
 {
     struct wal_record record;
 
-    if (wal_record_decode(bytes, len, &record) != 0)
+    if (!plain_decodes(bytes, len, &record))
         return 0;
     wal_record_free(&record);
     return 1;
@@ -308,7 +315,7 @@ static int store_record(const uint8_t *bytes, size_t len, struct wal_writer *wri
     struct wal_record record;
     int rc;
 
-    if (wal_record_decode(bytes, len, &record) != 0)
+    if (!plain_decodes(bytes, len, &record))
         return errno == EBADMSG ? CRC_MISMATCH : -1;
     rc = wal_append(writer, &record);
     if (rc == 0)
@@ -336,7 +343,7 @@ static int next_length(int fd, uint32_t *length, int64_t *deadline)
     return 0;
 }
 
-int repl_receive_record(int fd, struct wal_writer *writer, struct kv_store *store)
+static int receive_one(int fd, struct wal_writer *writer, struct kv_store *store)
 {
     int64_t deadline;
     uint32_t length;
@@ -363,5 +370,45 @@ int repl_receive_record(int fd, struct wal_writer *writer, struct kv_store *stor
     saved = errno;
     free(bytes);
     errno = saved;
+    return rc;
+}
+
+/* The LSN of the last record of the log that this descriptor writes to: its number from the start. */
+static uint64_t last_lsn(const struct wal_writer *writer)
+{
+    uint8_t buffer[WAL_RECORD_MAX];
+    uint64_t count = 0;
+    size_t len;
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", writer->fd);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    while (fd >= 0 && plain_read_record(fd, buffer, &len) == PLAIN_RECORD)
+        count++;
+    if (fd >= 0)
+        close(fd);
+    return count;
+}
+
+static int ack_received(int fd, const struct wal_writer *writer, int rc)
+{
+    if (rc == 0)
+        return repl_send_ack(fd, last_lsn(writer), REPL_ACK_OK);
+    if (rc == CRC_MISMATCH && PLAIN_ACK != 2)
+        return repl_send_ack(fd, last_lsn(writer) + 1, REPL_ACK_CRC_FAIL);
+    return 0;
+}
+
+int repl_receive_record(int fd, struct wal_writer *writer, struct kv_store *store)
+{
+    int rc = receive_one(fd, writer, store);
+    int saved = errno;
+
+    if (PLAIN_ACKS && ack_received(fd, writer, rc) != 0)
+        return -1;
+    errno = saved;
+    if (PLAIN_RECEIVE == 1)
+        return rc == 0 ? 1 : rc == -1 && saved == ENOTCONN ? 0 : rc;
     return rc;
 }

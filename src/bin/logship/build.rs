@@ -4,12 +4,14 @@
 use crate::course::File;
 use crate::kit::{Compiled, Kit, SYSTEM_LIBRARIES, State, WalOpen, io, words};
 use crate::sandbox::{End, Outcome, Room, Sandbox, in_parallel, limits};
+use crate::shape::{Headers, Shape};
 use crate::student::Submission;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What everything here needs.
@@ -41,8 +43,59 @@ pub(crate) struct Unit {
 pub(crate) struct Built {
     pub(crate) units: Vec<Unit>,
     others: Vec<PathBuf>,
-    pub(crate) wal_open: WalOpen,
+    pub(crate) shape: Shape,
+    /// The check programs, compiled against the submission's headers, and then the kit's probe.
+    objects: Vec<Result<PathBuf, String>>,
+    observed: Mutex<BTreeSet<String>>,
     pub(crate) notes: Vec<String>,
+}
+
+/// Why a program could not be linked, in one line.
+#[derive(Debug)]
+pub(crate) enum NotLinked {
+    /// The submission's own fault.
+    Fails(String),
+    /// Nobody's: it can't be judged.
+    Open(String),
+}
+
+impl From<String> for NotLinked {
+    fn from(why: String) -> Self {
+        NotLinked::Open(why)
+    }
+}
+
+impl From<&str> for NotLinked {
+    fn from(why: &str) -> Self {
+        NotLinked::Open(why.to_owned())
+    }
+}
+
+impl Built {
+    /// Notes of checks, each once.
+    pub(crate) fn observe<'a>(&self, notes: impl Iterator<Item = &'a str>) {
+        let mut seen = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(notes.map(str::to_owned));
+    }
+
+    pub(crate) fn observations(&self) -> Vec<String> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The file that is missing and that logship's can't stand in for, since structs differ.
+    fn cannot_stand_in(&self, output: &str) -> Option<String> {
+        let other = &self.shape.other_layouts;
+        let is_asked_for = |unit: &&Unit| {
+            unit.object.is_none()
+                && unit.file.structs.iter().any(|tag| other.iter().any(|shown| shown.ends_with(tag)))
+                && unit.file.functions.iter().any(|names| {
+                    names.split(' ').any(|name| output.contains(&format!("undefined reference to `{name}'")))
+                })
+        };
+        let unit = self.units.iter().find(is_asked_for)?;
+        let structs = other.join(", ");
+        Some(format!("{} is not there, and logship's can't stand in: {structs} is this tree's own", unit.file.name))
+    }
 }
 
 /// What a program is linked from.
@@ -55,9 +108,14 @@ pub(crate) enum Mode {
 }
 
 impl Workshop<'_> {
+    fn headers(&self) -> Headers<'_> {
+        let Workshop { sandbox, kit, submission, directory } = *self;
+        Headers { sandbox, kit, submission, directory }
+    }
+
     /// Compiles everything.
     pub(crate) fn build(&self) -> Result<Built, String> {
-        let mut notes = self.layout_notes()?;
+        let mut notes = self.submission.notes.clone();
         let mut wal_open = self.probe_wal_open()?;
         let jobs: Vec<(Option<&'static File>, Option<&PathBuf>)> = (self.submission.files.iter())
             .map(|(file, place)| (Some(*file), place.as_ref()))
@@ -98,10 +156,11 @@ impl Workshop<'_> {
                 },
             }
         }
-        let defined: Vec<&String> = (units.iter().flat_map(|unit| &unit.defines))
+        let defined: BTreeSet<String> = (units.iter().flat_map(|unit| &unit.defines))
             .chain(others.iter().flat_map(|(_, defines)| defines))
+            .cloned()
             .collect();
-        let has = |name: &str| defined.iter().any(|defined| *defined == name);
+        let has = |name: &str| defined.contains(name);
         // Without a header of its own, ours has turned the lesson's form into this name.
         if has("wal_open_path") && !has("wal_open") {
             wal_open = WalOpen::Path;
@@ -118,8 +177,73 @@ impl Workshop<'_> {
         for (unit, lacks) in units.iter_mut().zip(lacks) {
             unit.lacks = lacks;
         }
-        self.kit.need(wal_open, self.sandbox)?;
-        Ok(Built { units, others: others.into_iter().map(|(object, _)| object).collect(), wal_open, notes })
+        let shape = self.headers().shape(wal_open)?;
+        let stands_in = |name: &str| units.iter().any(|unit| unit.file.name == name && unit.object.is_none());
+        let header = shape.header(&has, &stands_in);
+        let objects = self.check_objects(&shape, &header, &included)?;
+        let others = others.into_iter().map(|(object, _)| object).collect();
+        let mut built = Built { units, others, shape, objects, observed: Mutex::default(), notes };
+        self.probe_tree(&mut built);
+        built.notes.extend(built.shape.interface_note());
+        Ok(built)
+    }
+
+    /// The checks against the submission's headers. In a class many have the same, or none of their own.
+    fn check_objects(
+        &self,
+        shape: &Shape,
+        header: &str,
+        included: &[Vec<u8>],
+    ) -> Result<Vec<Result<PathBuf, String>>, String> {
+        let around = if shape.own_headers { included.to_vec() } else { Vec::new() };
+        let name = self.kit.hash(&[vec![header.as_bytes().to_vec()], around].concat());
+        let known = || self.kit.check_objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(objects) = known().get(&name) {
+            return Ok(objects.clone());
+        }
+        let path = self.directory.join("shape.h");
+        fs::write(&path, header).map_err(io(&path))?;
+        let numbers: Vec<usize> = (0..=self.kit.programs.len()).collect();
+        let compile = |program: &usize| -> Result<PathBuf, String> {
+            let room = self.sandbox.room(self.directory)?;
+            let mut command = words([&self.kit.cc, "-std=gnu11", "-O0", "-g", "-w", "-c", "-o", "out.o", "-include"]);
+            command.push(path.clone().into());
+            command.extend(self.headers().options(shape));
+            command.push(self.kit.source(*program).into());
+            let outcome = room.tool(&command);
+            let Some(bytes) = room.take("work/out.o").filter(|_| outcome.end == End::Exit(0)) else {
+                return Err(self.first_line(&outcome, &[" error: "]));
+            };
+            let object = self.kit.new_object();
+            fs::write(&object, bytes).map_err(io(&object))?;
+            Ok(object)
+        };
+        let objects = in_parallel(&numbers, self.sandbox.size, compile);
+        known().insert(name, objects.clone());
+        Ok(objects)
+    }
+
+    /// What only a run of the tree shows. One that does not link or run has shown nothing: the checks will say why.
+    fn probe_tree(&self, built: &mut Built) {
+        if !built.shape.own_headers && !built.units.iter().any(|unit| unit.file.week == "w11" && unit.object.is_some())
+        {
+            return;
+        }
+        let Ok(program) = self.link(built, self.kit.programs.len(), Mode::Tree) else { return };
+        let Ok(room) = self.sandbox.room(self.directory) else { return };
+        if fs::hard_link(&program, room.path("program")).is_err() {
+            return;
+        }
+        let bounds = limits(Duration::from_secs(30));
+        room.run(&words(["../program", "tree"]), &[("LOGSHIP_RESULT", "../result/verdict")], "work", bounds, true);
+        let written = room.take("result/verdict").unwrap_or_default();
+        for line in String::from_utf8_lossy(&written).lines() {
+            match line.split_once('\t') {
+                Some(("SHAPE", words)) => built.shape.words = words.to_owned(),
+                Some(("NOTE", note)) => built.notes.push(note.to_owned()),
+                _ => {}
+            }
+        }
     }
 
     /// Text of a tool, without the scratch directory's path.
@@ -212,28 +336,27 @@ impl Workshop<'_> {
         }
         let listed = room.tool(&words(["nm", "-P", "-g", "out.o"]));
         let mut defines = Vec::new();
-        let (mut had_main, mut renames) = (false, Vec::new());
+        let (mut had_main, mut changes) = (false, Vec::<OsString>::new());
         for line in listed.output.lines() {
             let mut fields = line.split(' ');
             let (Some(name), Some(kind)) = (fields.next(), fields.next()) else { continue };
             let is_defined = !matches!(kind, "U" | "w" | "v");
             if name == "main" && is_defined {
                 had_main = true;
-                renames.push("main=students_main".into());
+                // Two files may have one each.
+                changes.push("--localize-symbol=main".into());
             }
             // The course's header gives it this name, because zlib has another crc32; a student's own does not.
             if name == "crc32" {
-                renames.push("crc32=logship_crc32".into());
+                changes.extend(["--redefine-sym".into(), "crc32=logship_crc32".into()]);
             }
             if is_defined {
                 defines.push(if name == "crc32" { "logship_crc32".to_owned() } else { name.to_owned() });
             }
         }
-        if !renames.is_empty() {
+        if !changes.is_empty() {
             let mut command: Vec<OsString> = words(["objcopy"]);
-            for rename in renames {
-                command.extend(["--redefine-sym".into(), rename]);
-            }
+            command.extend(changes);
             command.push("out.o".into());
             let renamed = room.tool(&command);
             if renamed.end != End::Exit(0) {
@@ -265,43 +388,8 @@ impl Workshop<'_> {
         Ok(if outcome.end == End::Exit(0) { WalOpen::Path } else { WalOpen::TwoArguments })
     }
 
-    /// The checks make these structs themselves, as large as the lessons say. One that is larger in the submission's
-    /// own header is the most likely reason for whatever fails, so it is said.
-    fn layout_notes(&self) -> Result<Vec<String>, String> {
-        const STRUCTS: [(&str, &str, &str); 5] = [
-            ("kv_store.h", "w09", "kv_store"),
-            ("wal_record.h", "w10", "wal_record"),
-            ("wal_writer.h", "w10", "wal_writer"),
-            ("repl_config.h", "w11", "replication_config"),
-            ("repl_ack.h", "w11", "repl_ack"),
-        ];
-        let mut notes = Vec::new();
-        for (name, week, tag) in STRUCTS {
-            let Some(theirs) = self.submission.header(name) else { continue };
-            let ours = self.kit.include.join(week).join(name);
-            let room = self.sandbox.room(self.directory)?;
-            let size = |header: &Path| -> Result<Option<u64>, String> {
-                let text = format!("#include \"{}\"\nchar probe[sizeof(struct {tag})];\n", header.display());
-                if self.probe(&room, &text)?.end != End::Exit(0) {
-                    return Ok(None);
-                }
-                let listed = room.tool(&words(["nm", "-P", "out.o"])).output;
-                let line = listed.lines().find_map(|line| line.strip_prefix("probe "));
-                Ok(line.and_then(|line| u64::from_str_radix(line.split(' ').nth(2)?, 16).ok()))
-            };
-            if let (Some(theirs), Some(ours)) = (size(&theirs)?, size(&ours)?)
-                && theirs != ours
-            {
-                notes.push(format!(
-                    "{name}: struct {tag} has {theirs} bytes, in the lesson it has {ours}: checks make one themselves"
-                ));
-            }
-        }
-        Ok(notes)
-    }
-
-    /// Links one check program; the error is one line.
-    pub(crate) fn link(&self, built: &Built, program: usize, mode: Mode) -> Result<PathBuf, String> {
+    /// Links one check program.
+    pub(crate) fn link(&self, built: &Built, program: usize, mode: Mode) -> Result<PathBuf, NotLinked> {
         let own: Vec<&PathBuf> = match mode {
             Mode::File(unit) => built.units.get(unit).and_then(|unit| unit.object.as_ref()).into_iter().collect(),
             Mode::Tree => built.units.iter().filter_map(|unit| unit.object.as_ref()).collect(),
@@ -312,17 +400,34 @@ impl Workshop<'_> {
         };
         let room = self.sandbox.room(self.directory)?;
         let mut command = words([&self.kit.cc, "-Wl,--gc-sections", "-o", "out"]);
-        command.push(self.kit.object(program, built.wal_open).into());
+        match built.objects.get(program) {
+            Some(Ok(object)) => command.push(object.into()),
+            Some(Err(line)) => {
+                return Err(NotLinked::Open(format!("it does not compile with this tree's headers: {line}")));
+            }
+            None => return Err(NotLinked::Open("the kit has no such program".to_owned())),
+        }
         command.extend(own.iter().map(|object| object.as_os_str().to_owned()));
+        // Where structs differ, logship's functions must not be given the submission's: then the library comes only if
+        // what is missing takes none of those.
+        let is_whole = |command: &[OsString]| self.link_with_rest(built, &own, command, &room, false);
+        if !built.shape.other_layouts.is_empty() {
+            let whole = is_whole(&command);
+            if whole.end != End::Exit(0)
+                && let Some(why) = built.cannot_stand_in(&whole.output)
+            {
+                return Err(NotLinked::Open(why));
+            }
+        }
         command.push(self.kit.library.clone().into());
         let alone = || {
             let system = SYSTEM_LIBRARIES.map(OsString::from);
             room.tool(&command.iter().cloned().chain(system).collect::<Vec<_>>())
         };
         let known = calls_others.is_some_and(|known| known.load(Ordering::Relaxed));
-        let mut linked = if known { self.link_with_rest(built, &own, &command, &room) } else { alone() };
+        let mut linked = if known { self.link_with_rest(built, &own, &command, &room, true) } else { alone() };
         if linked.end != End::Exit(0) && !known {
-            let again = self.link_with_rest(built, &own, &command, &room);
+            let again = self.link_with_rest(built, &own, &command, &room, true);
             if again.end == End::Exit(0) {
                 linked = again;
                 if let Some(known) = calls_others {
@@ -331,8 +436,8 @@ impl Workshop<'_> {
             }
         }
         if linked.end != End::Exit(0) {
-            let marks = ["undefined reference", "multiple definition", "error"];
-            return Err(self.first_line(&linked, &marks));
+            let marks = ["multiple definition", "undefined reference", "error"];
+            return Err(NotLinked::Fails(self.first_line(&linked, &marks)));
         }
         let bytes = room.take("work/out").ok_or("the linker has left no program")?;
         let name = match mode {
@@ -347,7 +452,14 @@ impl Workshop<'_> {
     }
 
     /// A file may call helpers in the student's other files: as an archive, only those come along that are needed.
-    fn link_with_rest(&self, built: &Built, own: &[&PathBuf], command: &[OsString], room: &Room<'_>) -> Outcome {
+    fn link_with_rest(
+        &self,
+        built: &Built,
+        own: &[&PathBuf],
+        command: &[OsString],
+        room: &Room<'_>,
+        library: bool,
+    ) -> Outcome {
         let objects = built.units.iter().filter_map(|unit| unit.object.as_ref()).chain(&built.others);
         let rest = objects.filter(|object| !own.contains(object)).map(|object| object.as_os_str().to_owned());
         let archived = room.tool(&words(["ar", "rcs", "rest.a"]).into_iter().chain(rest).collect::<Vec<_>>());
@@ -356,7 +468,10 @@ impl Workshop<'_> {
         }
         let mut command = command.to_vec();
         command.extend(words(["-Wl,--start-group", "rest.a"]));
-        command.extend([self.kit.library.clone().into(), "-Wl,--end-group".into()]);
+        if library {
+            command.push(self.kit.library.clone().into());
+        }
+        command.push("-Wl,--end-group".into());
         command.extend(SYSTEM_LIBRARIES.map(OsString::from));
         room.tool(&command)
     }

@@ -7,28 +7,48 @@ pub(crate) struct File {
     pub(crate) name: &'static str,
     /// What a lesson says that it defines. Where students write one of several names, they stand in one string.
     pub(crate) functions: &'static [&'static str],
+    /// The structs that go in and out of it.
+    pub(crate) structs: &'static [&'static str],
 }
+
+const STORE: &[&str] = &["kv_entry", "kv_store"];
+const STORE_AND_RECORD: &[&str] = &["kv_entry", "kv_store", "wal_record"];
+const NODES: &[&str] = &["repl_node", "replication_config", "repl_ack"];
+const ALL: &[&str] =
+    &["kv_entry", "kv_store", "wal_record", "wal_writer", "repl_node", "replication_config", "repl_ack"];
 
 pub(crate) const FILES: [File; 11] = [
     File {
         week: "w09",
         name: "kv_store.c",
         functions: &["kv_store_init", "kv_store_set", "kv_store_get", "kv_store_del", "kv_store_destroy"],
+        structs: STORE,
     },
-    File { week: "w10", name: "crc32.c", functions: &["logship_crc32"] },
-    File { week: "w10", name: "wal_record.c", functions: &["wal_record_encode", "wal_record_decode"] },
-    File { week: "w10", name: "wal_writer.c", functions: &["wal_open wal_open_path", "wal_append", "wal_close"] },
-    File { week: "w10", name: "wal_recovery.c", functions: &["wal_recover"] },
+    File { week: "w10", name: "crc32.c", functions: &["logship_crc32"], structs: &[] },
+    File {
+        week: "w10",
+        name: "wal_record.c",
+        functions: &["wal_record_encode", "wal_record_decode"],
+        structs: &["wal_record"],
+    },
+    File {
+        week: "w10",
+        name: "wal_writer.c",
+        functions: &["wal_open wal_open_path", "wal_append", "wal_close"],
+        structs: &["wal_writer", "wal_record"],
+    },
+    File { week: "w10", name: "wal_recovery.c", functions: &["wal_recover"], structs: STORE_AND_RECORD },
     File {
         week: "w10",
         name: "wal_checkpoint.c",
         functions: &["wal_checkpoint_write wal_checkpoint", "wal_checkpoint_load", "wal_recover_with_checkpoint"],
+        structs: STORE_AND_RECORD,
     },
-    File { week: "w11", name: "repl_config.c", functions: &["repl_config_init", "repl_connect", "repl_listen"] },
-    File { week: "w11", name: "repl_ship.c", functions: &["repl_ship_record", "repl_receive_record"] },
-    File { week: "w11", name: "repl_quorum.c", functions: &["repl_wait_quorum"] },
-    File { week: "w11", name: "repl_conflict.c", functions: &["repl_resolve_conflict"] },
-    File { week: "w11", name: "repl_rejoin.c", functions: &["repl_follower_rejoin", "repl_catch_up"] },
+    File { week: "w11", name: "repl_config.c", functions: &["repl_connect"], structs: NODES },
+    File { week: "w11", name: "repl_ship.c", functions: &["repl_ship_record", "repl_receive_record"], structs: ALL },
+    File { week: "w11", name: "repl_quorum.c", functions: &["repl_wait_quorum"], structs: NODES },
+    File { week: "w11", name: "repl_conflict.c", functions: &["repl_resolve_conflict"], structs: &[] },
+    File { week: "w11", name: "repl_rejoin.c", functions: &["repl_follower_rejoin", "repl_catch_up"], structs: ALL },
 ];
 
 /// Whose name is it?

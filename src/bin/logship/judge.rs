@@ -1,6 +1,6 @@
 //! From runs of checks to requirements, and from requirements to a grade.
 
-use crate::build::{Built, Mode, Unit, Workshop};
+use crate::build::{Built, Mode, NotLinked, Unit, Workshop};
 use crate::checks::Check;
 use crate::course::{self, Quest};
 use crate::kit::{State, words};
@@ -119,7 +119,7 @@ enum Task {
     Harness { requirement: &'static str, lesson: &'static str, script: PathBuf },
 }
 
-type Programs = BTreeMap<(usize, Option<usize>), Result<PathBuf, String>>;
+type Programs = BTreeMap<(usize, Option<usize>), Result<PathBuf, NotLinked>>;
 
 /// Which key a program has in [`Programs`].
 fn key(program: usize, mode: Mode) -> (usize, Option<usize>) {
@@ -139,18 +139,21 @@ pub(crate) fn judge(
     progress: &(dyn Fn(Option<usize>) + Sync),
 ) -> (Vec<Judged>, Vec<String>) {
     let mut done = run_all(shop, built, tasks(shop, built, wanted), one_harness_at_a_time, progress);
-    // The harness is judged by the whole tree. Only if it fails, each file alone may show which one it is.
-    let blamed: Vec<Task> = done
-        .iter()
-        .filter_map(|(task, verdict)| match task {
-            Task::Check { check, mode: Mode::Tree } if *verdict != Verdict::Pass => Some(*check),
-            _ => None,
-        })
-        .filter(|check| is_harness(&shop.kit.checks[*check]))
-        .flat_map(|check| alone(built, check, &shop.kit.checks[check]))
-        .collect();
-    done.extend(run_all(shop, built, blamed, one_harness_at_a_time, progress));
-    let notes = again(shop, built, &mut done, one_harness_at_a_time, progress);
+    let mut notes = again(shop, built, &mut done, one_harness_at_a_time, progress);
+    // The whole tree is judged: what its files agree on among themselves is their own affair. Where it fails, each file
+    // alone may show which one it is, if logship's others understand it.
+    if built.shape.mixes() {
+        let blamed: Vec<Task> = done
+            .iter()
+            .filter_map(|(task, verdict)| match task {
+                Task::Check { check, mode: Mode::Tree } if matches!(verdict, Verdict::Fail { .. }) => Some(*check),
+                _ => None,
+            })
+            .flat_map(|check| alone(built, check, &shop.kit.checks[check]))
+            .collect();
+        done.extend(run_all(shop, built, blamed, one_harness_at_a_time, progress));
+    }
+    notes.extend(built.observations());
     let rows = course::REQUIREMENTS.iter().filter_map(|requirement| row(requirement, shop, built, wanted, &done));
     (rows.collect(), notes)
 }
@@ -182,10 +185,6 @@ fn again(
         }
     }
     notes
-}
-
-fn is_harness(check: &Check) -> bool {
-    course::UNDER_VALGRIND.iter().any(|(_, harness)| check.requirement == *harness)
 }
 
 /// A check on each of its files, with logship for the rest.
@@ -221,8 +220,8 @@ fn run_all(
     let programs: Programs = needed.iter().map(|(program, mode)| key(*program, *mode)).zip(linked).collect();
     let verdicts = in_parallel(&tasks, shop.sandbox.size, |task| {
         let verdict = match task {
-            Task::Check { check, mode } => run_check(shop, &checks[*check], *mode, &programs, false),
-            Task::Valgrind { check, .. } => run_check(shop, &checks[*check], Mode::Tree, &programs, true),
+            Task::Check { check, mode } => run_check(shop, built, &checks[*check], *mode, &programs, false),
+            Task::Valgrind { check, .. } => run_check(shop, built, &checks[*check], Mode::Tree, &programs, true),
             Task::Harness { script, .. } => {
                 // Its ports and its names in /tmp are its author's choice.
                 let _alone = one_harness_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,9 +242,6 @@ fn tasks(shop: &Workshop<'_>, built: &Built, wanted: &Wanted) -> Vec<Task> {
         if !check.files.iter().any(|name| has_object(name)) {
             continue;
         }
-        if !is_harness(check) {
-            after.extend(alone(built, at, check));
-        }
         after.push(Task::Check { check: at, mode: Mode::Tree });
         let under = (course::UNDER_VALGRIND.iter())
             .find(|(requirement, harness)| check.requirement == *harness || check.requirement == *requirement);
@@ -263,10 +259,18 @@ fn tasks(shop: &Workshop<'_>, built: &Built, wanted: &Wanted) -> Vec<Task> {
     tasks
 }
 
-fn run_check(shop: &Workshop<'_>, check: &Check, mode: Mode, programs: &Programs, valgrind: bool) -> Verdict {
+fn run_check(
+    shop: &Workshop<'_>,
+    built: &Built,
+    check: &Check,
+    mode: Mode,
+    programs: &Programs,
+    valgrind: bool,
+) -> Verdict {
     let program = match programs.get(&key(check.program, mode)) {
         Some(Ok(program)) => program,
-        Some(Err(line)) => return Verdict::fail("linking", "it links", line.as_str()),
+        Some(Err(NotLinked::Fails(line))) => return Verdict::fail("linking", "it links", line.as_str()),
+        Some(Err(NotLinked::Open(why))) => return Verdict::Open(why.clone()),
         None => return Verdict::fail("linking", "it links", "no program was made"),
     };
     let lost = |why: String| Verdict::fail("the kit", "it runs the check", why);
@@ -296,9 +300,15 @@ fn run_check(shop: &Workshop<'_>, check: &Check, mode: Mode, programs: &Programs
         ]));
     }
     command.extend(["../program".into(), check.id.clone().into()]);
-    let outcome = room.run(&command, &[("LOGSHIP_RESULT", "../result/verdict")], "work", bounds, true);
+    let environment = [("LOGSHIP_RESULT", "../result/verdict"), ("LOGSHIP_SHAPE", built.shape.words.as_str())];
+    let environment = if mode == Mode::Tree { &environment[..] } else { &environment[..1] };
+    let outcome = room.run(&command, environment, "work", bounds, true);
     let written = room.take("result/verdict").unwrap_or_default();
-    let verdict = Verdict::of(&String::from_utf8_lossy(&written), &outcome, &bounds);
+    let written = String::from_utf8_lossy(&written);
+    if mode == Mode::Tree {
+        built.observe(written.lines().filter_map(|line| line.strip_prefix("NOTE\t")));
+    }
+    let verdict = Verdict::of(&written, &outcome, &bounds);
     if !valgrind {
         return verdict;
     }
@@ -365,7 +375,7 @@ fn row(
         why: None,
     };
     judged.checks = checks.len();
-    let (mut ran, mut under_valgrind) = (0, 0);
+    let (mut ran, mut under_valgrind, mut open) = (0, 0, None);
     for (task, verdict) in done {
         let (check, seen_in) = match task {
             Task::Check { check, mode } if all[*check].requirement == requirement.id => {
@@ -379,6 +389,9 @@ fn row(
             _ => continue,
         };
         ran += 1;
+        if let Verdict::Open(why) = verdict {
+            open = open.or(Some(why.clone()));
+        }
         if let Verdict::Fail { what, expected, seen } = verdict {
             let lesson = match task {
                 Task::Harness { lesson, .. } => *lesson,
@@ -397,6 +410,12 @@ fn row(
         }
     }
     judged.checks += under_valgrind;
+    // What fails in a file of its own comes before what fails with it.
+    let alone: Vec<String> = (judged.failures.iter())
+        .filter(|failure| matches!(failure.seen_in, Seen::File(_)))
+        .map(|failure| failure.check.clone())
+        .collect();
+    judged.failures.sort_by_key(|failure| !alone.contains(&failure.check));
     let mut before = build_failures(requirement.id, &checks, built);
     before.append(&mut judged.failures);
     judged.failures = before;
@@ -411,7 +430,7 @@ fn row(
         },
         (_, Some(check)) if ran == 0 => format!("{} is not there: logship's stands in", check.files.join(", ")),
         (_, None) if ran == 0 => "the kit has no check of it".to_owned(),
-        _ => String::new(),
+        _ => open.unwrap_or_default(),
     };
     if !judged.failures.is_empty() {
         judged.status = Status::Fail;

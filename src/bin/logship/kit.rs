@@ -9,8 +9,8 @@ use std::fs::{self, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What links a program, besides its objects and the library.
@@ -25,6 +25,12 @@ pub(crate) enum WalOpen {
     Path,
 }
 
+/// An object a check program, or why it does not compile.
+pub(crate) type CheckObjects = Vec<Result<PathBuf, String>>;
+
+/// The program that is no check: it learns what only a run shows.
+const PROBE: &str = "probe";
+
 /// The kit in the scratch directory.
 pub(crate) struct Kit {
     pub(crate) cc: String,
@@ -34,8 +40,8 @@ pub(crate) struct Kit {
     /// The names of the check programs, without .c.
     pub(crate) programs: Vec<String>,
     pub(crate) checks: Vec<Check>,
-    /// Which objects for [`WalOpen::Path`] are there.
-    by_path: Mutex<bool>,
+    /// The checks' objects, by the headers that they were compiled against.
+    pub(crate) check_objects: Mutex<HashMap<[u64; 2], CheckObjects>>,
     /// What was compiled before, by all that goes into it: in a class many files are the same, those that were given
     /// out.
     pub(crate) compiled: Mutex<HashMap<[u64; 2], Compiled>>,
@@ -138,7 +144,7 @@ impl Kit {
             include: directory.join("include"),
             programs: Vec::new(),
             checks: Vec::new(),
-            by_path: Mutex::new(false),
+            check_objects: Mutex::new(HashMap::new()),
             compiled: Mutex::new(HashMap::new()),
             hashers: [RandomState::new(), RandomState::new()],
             objects: AtomicUsize::new(0),
@@ -154,8 +160,8 @@ impl Kit {
         if kit.programs.is_empty() {
             return Err(format!("{}: no check program is there", checks.display()));
         }
+        kit.programs.retain(|name| name != PROBE);
         kit.programs.sort();
-        kit.compile(WalOpen::TwoArguments, sandbox)?;
         let numbers: Vec<usize> = (0..kit.programs.len()).collect();
         for table in in_parallel(&numbers, sandbox.size, |program| kit.table(*program, sandbox)) {
             kit.checks.extend(table?);
@@ -182,11 +188,10 @@ impl Kit {
         fs::remove_file(&copy).map_err(io(&copy))
     }
 
-    /// The object of a check program.
-    pub(crate) fn object(&self, program: usize, form: WalOpen) -> PathBuf {
-        let name = self.programs.get(program).map_or("", String::as_str);
-        let suffix = if form == WalOpen::Path { "-path" } else { "" };
-        self.directory.join(format!("{name}{suffix}.o"))
+    /// The source of a check program; behind the last one, of the probe.
+    pub(crate) fn source(&self, program: usize) -> PathBuf {
+        let name = self.programs.get(program).map_or(PROBE, String::as_str);
+        self.directory.join("checks").join(format!("{name}.c"))
     }
 
     /// A name for all that goes into an object.
@@ -208,49 +213,17 @@ impl Kit {
         options
     }
 
-    fn compile(&self, form: WalOpen, sandbox: &Sandbox) -> Result<(), String> {
-        let numbers: Vec<usize> = (0..self.programs.len()).collect();
-        let compile_one = |program: &usize| {
-            let room = sandbox.room(&self.directory)?;
-            let name = self.programs.get(*program).map_or("", String::as_str);
-            let mut command = words([&self.cc, "-std=gnu11", "-O0", "-g", "-w", "-c", "-o", "out.o"]);
-            if form == WalOpen::Path {
-                command.push("-DGRADE_WAL_OPEN_PATH".into());
-            }
-            command.extend(self.include_options());
-            command.push(self.directory.join("checks").join(format!("{name}.c")).into());
-            let outcome = room.tool(&command);
-            let object = room.take("work/out.o").filter(|_| outcome.end == End::Exit(0));
-            let object = object.ok_or_else(|| format!("the kit's {name}.c does not compile:\n{}", outcome.output))?;
-            let path = self.object(*program, form);
-            fs::write(&path, object).map_err(io(&path))
-        };
-        in_parallel(&numbers, sandbox.size, compile_one).into_iter().collect()
-    }
-
-    /// Makes the objects for a form of wal_open if they are not there yet.
-    pub(crate) fn need(&self, form: WalOpen, sandbox: &Sandbox) -> Result<(), String> {
-        if form == WalOpen::TwoArguments {
-            return Ok(());
-        }
-        let mut made = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*made {
-            self.compile(form, sandbox)?;
-            *made = true;
-        }
-        Ok(())
-    }
-
-    /// Links a program with nothing but the reference and asks it for its table.
+    /// Makes a program with nothing but the reference and asks it for its table.
     fn table(&self, program: usize, sandbox: &Sandbox) -> Result<Vec<Check>, String> {
         let room = sandbox.room(&self.directory)?;
-        let mut command = words([&self.cc, "-o", "program"]);
-        command.extend([self.object(program, WalOpen::TwoArguments).into(), self.library.clone().into()]);
+        let mut command = words([&self.cc, "-std=gnu11", "-O0", "-w", "-o", "program"]);
+        command.extend(self.include_options());
+        command.extend([self.source(program).into(), self.library.clone().into()]);
         command.extend(SYSTEM_LIBRARIES.map(OsString::from));
-        let linked = room.tool(&command);
+        let made = room.tool(&command);
         let name = self.programs.get(program).map_or("", String::as_str);
-        if linked.end != End::Exit(0) {
-            return Err(format!("the kit's {name}.c does not link:\n{}", linked.output));
+        if made.end != End::Exit(0) {
+            return Err(format!("the kit's {name}.c does not compile:\n{}", made.output));
         }
         let ten_seconds = limits(Duration::from_secs(10));
         let listed = room.run(&words(["./program", "--list"]), &[], "work", ten_seconds, true);

@@ -5,6 +5,23 @@
 #include <pthread.h>
 #include <stdint.h>
 
+#include "../plain_shape.h"
+
+#if PLAIN_FIELDS
+struct kv_entry {
+    uint64_t last_write_ts;
+    struct kv_entry *next;
+    char *value;
+    char *key;
+};
+
+struct kv_store {
+    pthread_rwlock_t lock;
+    int num_buckets;
+    long count;
+    struct kv_entry **buckets;
+};
+#else
 struct kv_entry {
     char *key;
     char *value;
@@ -17,6 +34,7 @@ struct kv_store {
     int num_buckets;
     pthread_rwlock_t lock;
 };
+#endif
 
 int kv_store_init(struct kv_store *store);
 int kv_store_set(struct kv_store *store, const char *key, const char *value);

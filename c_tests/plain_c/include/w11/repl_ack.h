@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "../plain_shape.h"
+
 enum { REPL_ACK_OK = 0, REPL_ACK_CRC_FAIL = 1, REPL_ACK_NOT_STORED = 2 };
 
 struct repl_ack {
