@@ -1,10 +1,10 @@
 //! The command `logship`. Its one subcommand for people is `grade`: the checks of the lessons on a student's files, one
 //! by one against the reference and all together. docs/grading.md says how to use it. `demo` shows a catch-up.
 //!
-//! From top to bottom: `args` says what may be asked; `grade` leads a submission through `student` (its files), `shape`
-//! (how it reads what the lessons leave open), `build` (objects and programs) and `judge` (checks, requirements, grades)
-//! to `report`. Everything that runs, gcc included, goes through `sandbox`, which starts this same program again as
-//! `watch` and `limited`.
+//! From top to bottom: `args` says what may be asked; `grade` leads a submission through `student` (its files),
+//! `shape` (how it reads what the lessons leave open), `build` (objects and programs) and `judge` (checks,
+//! requirements, grades) to `report`. Everything that runs, gcc included, goes through `sandbox`, which starts this
+//! same program again as `watch` and `limited`.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -1,6 +1,6 @@
 //! How a submission reads what the lessons leave open, as far as its headers show it: one file of small lines is
-//! compiled against them, and a line with an error is a question whose answer is no. What only a run shows is asked by the kit's
-//! `probe` (grade/checks/probe.c). grade/checks/shape.h says what comes of it.
+//! compiled against them, and a line with an error is a question whose answer is no. What only a run shows is asked by
+//! the kit's `probe` (grade/checks/probe.c). grade/checks/shape.h says what comes of it.
 
 use crate::kit::{Kit, WalOpen, io, words};
 use crate::sandbox::{End, Sandbox};
@@ -261,8 +261,8 @@ impl Headers<'_> {
             let _ = writeln!(
                 text,
                 "void ask_{at}(struct kv_store *s, struct wal_record *r, struct wal_writer *w, struct repl_node *n, \
-                 struct replication_config *config, struct repl_ack *a) {{ {question} (void)s; (void)r; (void)w; (void)n; \
-                 (void)config; (void)a; }}"
+                 struct replication_config *config, struct repl_ack *a) \
+                 {{ {question} (void)s; (void)r; (void)w; (void)n; (void)config; (void)a; }}"
             );
         }
         for (_, asserts) in LAYOUTS {
