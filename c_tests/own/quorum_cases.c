@@ -184,6 +184,53 @@ static void another_lsn(void)
     COMMITS(1);
     TIMES_OUT(2);
 }
+/* A leader that logs a record only when it is committed, and one that logs it elsewhere, under numbers of its own. */
+static void logged_later(void)
+{
+    struct wal_record record;
+    start(2);
+    for (uint64_t lsn = 1; lsn <= 5; lsn++) {
+        next_record();
+        CHECK_EQ(repl_ship_record(&config, sent, sent_len), 2);
+        ack(0, lsn, REPL_ACK_OK, PLAIN);
+        ack(1, lsn, REPL_ACK_OK, MARKED);
+        COMMITS(lsn);
+        REQUIRE(wal_record_decode(sent, sent_len, &record) == 0 && wal_append(&writer, &record) == 0);
+        wal_record_free(&record);
+    }
+    for (uint64_t lsn = 101; lsn <= 105; lsn++) {
+        next_record();
+        CHECK_EQ(repl_ship_record(&config, sent, sent_len), 2);
+        ack(0, lsn, REPL_ACK_OK, PLAIN);
+        ack(1, lsn, REPL_ACK_OK, PLAIN);
+        COMMITS(lsn);
+    }
+    ack(0, 200, REPL_ACK_OK, PLAIN); /* as many as were shipped have been acknowledged: this is none of them */
+    ack(1, 200, REPL_ACK_OK, PLAIN);
+    TIMES_OUT(200);
+}
+/* A follower that says it has more than there is, and goes: it counts for nothing to come, also when the log is gone. */
+static void gone_with_a_lie(void)
+{
+    for (int marked = 0; marked <= 1; marked++) {
+        unlink("leader.wal"), unlink("leader.wal.idx");
+        written = 0;
+        start(1);
+        CHECK_EQ(write_one(), 1);
+        ack(0, UINT64_MAX, REPL_ACK_OK, marked);
+        for (int n = 0; n < 2000; n++) /* more than is kept of acks that nobody has asked for */
+            REQUIRE(own_send_ack(peer[0], UINT64_MAX - (uint64_t)(3 * n), REPL_ACK_OK, marked) == 0);
+        close(peer[0]);
+        CHECK(own_await(config.followers[0].fd, POLLRDHUP));
+        REQUIRE(rename("leader.wal", "elsewhere.wal") == 0);
+        for (uint64_t lsn = 1; lsn <= 2; lsn++) {
+            next_record();
+            (void)repl_ship_record(&config, sent, sent_len);
+            CHECK_FAILS(repl_wait_quorum(&config, lsn, 1000), ENOTCONN);
+        }
+        (void)wal_close(&writer);
+    }
+}
 static void above_the_last(void)
 {
     start(2);
@@ -746,6 +793,8 @@ int main(void)
     CASE("several acks in one read", several_at_once);
     CASE("an ack for another LSN", another_lsn);
     CASE("an ack above the log's last LSN", above_the_last);
+    CASE("records that the leader logs later, or elsewhere", logged_later);
+    CASE("a follower that lies about what it has, and goes", gone_with_a_lie);
     CASE("one follower many times", one_follower_twice);
     CASE("a wait that succeeds uses a plain ack up", an_ack_is_used_up);
     CASE("marked acks are cumulative", marked_acks_are_cumulative);

@@ -295,6 +295,30 @@ static void damage_in_the_range(void)
         CHECK(own_at_eof(peer[1]));
     CHECK(own_file_is("damaged.wal", copy, ends[10]));
 }
+/* The log's last record is damaged, or cut, behind the writer that has it open: what is before it is shipped. */
+static void damaged_behind_the_writer(void)
+{
+    for (int how = 0; how < 2; how++)
+        for (int has = 5; has <= 9; has += 4) {
+            unlink("leader.wal"), unlink("leader.wal.idx");
+            start();
+            int fd = open("leader.wal", O_WRONLY);
+            REQUIRE(fd >= 0);
+            if (how)
+                REQUIRE(ftruncate(fd, (off_t)ends[10] - 3) == 0);
+            else
+                REQUIRE(pwrite(fd, "\xEE\xEE", 2, (off_t)ends[10] - 9) == 2);
+            close(fd);
+            CHECK_FAILS(repl_catch_up(&config, 1, (uint64_t)has), EBADMSG);
+            CHECK(config.followers[1].online == 0 && config.followers[1].fd == -1);
+            CHECK(frames_are(peer[1], has + 1, 9));
+            CHECK(own_at_eof(peer[1]));
+            if (own_bad)
+                NOTE("the follower has %d, %s", has, how ? "cut" : "damaged");
+            close(peer[0]), close(peer[1]), close(config.followers[0].fd);
+            (void)wal_close(&writer);
+        }
+}
 static void follower_gone(void)
 {
     start();
@@ -755,6 +779,7 @@ int main(void)
     CASE("catch-up: ERANGE, EINVAL, ENOTCONN, ENOENT", each_error);
     CASE("catch-up: an LSN in the wrong byte order", byte_swapped);
     CASE("catch-up: damage in the needed range", damage_in_the_range);
+    CASE("catch-up: the last record is damaged or cut behind the writer", damaged_behind_the_writer);
     CASE("catch-up: the follower is gone again", follower_gone);
     CASE("catch-up: the message read by the program itself", read_by_the_program);
     CASE("catch-up: acks are there to be read", acks_of_caught_up_records);

@@ -287,11 +287,16 @@ pub(super) struct Status {
 pub(super) fn status(config: *const replication_config, slot: usize) -> Result<Status> {
     let mut entry = of(config)?;
     let state = entry.value();
-    let link = state.links.get(slot).ok_or(Error::Invalid("follower_index"))?;
+    let link = state.links.get_mut(slot).ok_or(Error::Invalid("follower_index"))?;
+    if link.socket.ino != 0 && socket::identify(link.socket.fd) == Some(link.socket) {
+        // What has arrived counts. Who has hung up is noticed by the next call that ships or waits.
+        let fd = link.socket.fd;
+        Member { index: slot, host: "", port: 0, fd, online: true, link: &mut *link }.drain();
+    }
     let mut log = LeaderLogByPath::new(state.wal.get());
     // An ack that nobody has asked for yet counts, unless it is for a record that the log does not have.
     let waiting = link.inbox.highest_ok();
-    let counts = waiting <= LeaderLog::last(&mut log).filter(|last| *last > Lsn::ZERO).unwrap_or(waiting);
+    let counts = link.progress.may_count(waiting, LeaderLog::last(&mut log));
     let acked = if counts { link.progress.acked.max(waiting) } else { link.progress.acked };
     let (lag_records, lag_bytes) = log.lag(acked).unwrap_or((0, 0));
     let heard = link.heard.map(|at| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX));

@@ -233,12 +233,17 @@ impl LeaderLog for LeaderLogByPath {
         wal::read_past(&log.storage, &log.tail, lsn).ok().flatten()
     }
 
+    fn newest(&mut self, len: usize, crc: u32) -> Option<Lsn> {
+        let newest = |tail: &mut LogTail| tail.last_is(len, crc).then_some(tail.last());
+        let found = self.is_ours().then(|| self.if_up_to_date(newest).ok()).flatten();
+        found.flatten().flatten()
+    }
+
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn> {
         if !self.is_ours() {
             return None;
         }
-        let newest = |tail: &mut LogTail| tail.last_is(len, crc).then_some(tail.last());
-        if let Ok(Some(Some(lsn))) = self.if_up_to_date(newest) {
+        if let Some(lsn) = self.newest(len, crc) {
             return Some(lsn);
         }
         let log = self.open(Lsn::ZERO).ok()?;

@@ -96,6 +96,9 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// before it takes a record.
 const CHECK_MS: i32 = 500;
 
+/// How long another process may take from the first byte of a record that it appends to the last.
+const APPEND_MS: i32 = 50;
+
 /// How long a follower may take to show that it is logship, so that its log is compared with the leader's before it gets
 /// more. A plain one, which shows nothing, is kept waiting no longer than that.
 const MARK_MS: i32 = 20;
@@ -261,9 +264,26 @@ pub fn go_on_with_positions(
 }
 
 impl<S: Storage> Source<'_, S> {
-    /// A log that is being appended to may end in the middle of a record; anything else there is damage.
+    /// Whether the log ends in what is no record: damage, or a record that is cut and stays so. Another process may be
+    /// appending it just now; a writer of this one has a lock on what is known of the log.
     fn is_damaged(&self) -> bool {
-        self.end.damaged && !self.end.cut
+        self.end.damaged || (self.end.cut && !self.becomes_whole())
+    }
+
+    fn becomes_whole(&self) -> bool {
+        let deadline = Deadline::after_ms(APPEND_MS);
+        let mut bytes = vec![0; record::RECORD_MAX];
+        loop {
+            let last_look = deadline.has_passed();
+            let count = self.storage.read_at(&mut bytes, self.end.next.offset).unwrap_or(0);
+            if count == 0 || matches!(codec::next_in(&bytes[..count]), Next::Record { .. }) {
+                return true;
+            }
+            if last_look {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn damage(&self) -> Error {
@@ -503,7 +523,9 @@ impl Outbox {
             Some(next) => state.advance_to(next, count),
             None => state.advance(&self.buffer[before..self.ready], count),
         }
-        if let Some(next) = &mut member.link.progress.next {
+        let progress = &mut member.link.progress;
+        progress.shipped = progress.shipped.max(Lsn(state.at.lsn.0.saturating_sub(1)));
+        if let Some(next) = &mut progress.next {
             *next = state.at.lsn;
         }
         if member.link.catch_up.is_some() {

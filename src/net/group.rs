@@ -39,6 +39,10 @@ pub trait LeaderLog {
     /// The LSN of the record with this encoded length and CRC: the newest record, else `expected`, else a recent one.
     /// `None` if it is none of them, or there is no log that is surely ours.
     fn find(&mut self, len: usize, crc: u32, expected: Option<Lsn>) -> Option<Lsn>;
+    /// As [`find`](LeaderLog::find), but looks at the newest record alone.
+    fn newest(&mut self, len: usize, crc: u32) -> Option<Lsn> {
+        self.find(len, crc, None)
+    }
 }
 
 /// How fast catch-ups go on.
@@ -96,7 +100,8 @@ impl Group<'_> {
         broadcast(&mut self.members, sending, self.last_frame.frame(), Deadline::send(), may_lag);
         for (member, sending) in self.members.iter_mut().zip(sending) {
             if sending && member.online && member.link.catch_up.is_none() {
-                member.link.progress.shipped();
+                let lsn = place.newest(self.log);
+                member.link.progress.on_shipped(lsn);
                 shipped += 1;
             }
         }
@@ -417,6 +422,11 @@ struct Place {
 }
 
 impl Place {
+    /// Its LSN, if that was looked up or can be told at little cost.
+    fn newest(&mut self, log: &mut dyn LeaderLog) -> Option<Lsn> {
+        *self.lsn.get_or_insert_with(|| log.newest(self.len, self.crc))
+    }
+
     fn lsn(&mut self, log: &mut dyn LeaderLog, expected: Option<Lsn>) -> Option<Lsn> {
         *self.lsn.get_or_insert_with(|| log.find(self.len, self.crc, expected))
     }

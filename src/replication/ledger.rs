@@ -56,6 +56,19 @@ impl Ledger {
         }
     }
 
+    /// As [`add`](Ledger::add), for all records from `first` to `last`.
+    pub fn add_range(&mut self, first: Lsn, last: Lsn) {
+        let at = self.ranges[..self.used].partition_point(|range| range.1 < first.0);
+        let (mut from, mut to) = (first.0, last.0);
+        while at < self.used && self.ranges[at].0 <= last.0 {
+            (from, to) = (from.min(self.ranges[at].0), to.max(self.ranges[at].1));
+            self.remove(at);
+        }
+        if from <= to {
+            self.insert(at, (from, to));
+        }
+    }
+
     /// Whether record `lsn` was acknowledged and not used up.
     #[must_use]
     pub fn has(&self, lsn: Lsn) -> bool {
@@ -121,6 +134,20 @@ mod tests {
                 }
                 for probe in 0..62 {
                     prop_assert_eq!(ledger.has(Lsn(probe)), probe == 0 || model.contains(&probe));
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_all_its_members(ranges in proptest::collection::vec((1u64..60, 0u64..20), 0..40)) {
+            let (mut ledger, mut model) = (Ledger::default(), BTreeSet::new());
+            for (first, more) in ranges {
+                ledger.add_range(Lsn(first), Lsn(first + more));
+                model.extend(first..=first + more);
+                for probe in 1..82 {
+                    prop_assert_eq!(ledger.has(Lsn(probe)), model.contains(&probe));
                 }
             }
         }

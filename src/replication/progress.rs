@@ -35,6 +35,12 @@ pub struct Progress {
     alignment: Alignment,
     /// Record frames sent on this connection, other than by catch-up.
     pub sent: u64,
+    /// The highest LSN that was sent on this connection, as the leader's log tells.
+    pub shipped: Lsn,
+    /// Frames sent whose LSN no log told: the program logs them later, or elsewhere.
+    unplaced: u64,
+    /// Acks that count for those: no more than there are.
+    counted: u64,
     /// A record that must be sent again before anything else.
     pub reship: Option<Reship>,
     /// The record that was sent again last, and how often.
@@ -54,6 +60,19 @@ enum Alignment {
     /// It has answered for another one: it has more or less, or has left acks out. A CHECK was sent, and what it
     /// acknowledges meanwhile counts when it is answered.
     Asked(Lsn),
+}
+
+/// What an ack counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Records that are known: its own, or all up to it.
+    Known,
+    /// Its own LSN alone.
+    Own,
+    /// So many records, the last of which is its own.
+    Last(u64),
+    /// Nothing was sent, or is in a log, that could have this LSN.
+    Nothing,
 }
 
 /// A rejected record.
@@ -95,6 +114,7 @@ impl Progress {
         self.node = 0;
         self.next = None;
         (self.first, self.alignment, self.sent) = (None, Alignment::Unknown, 0);
+        (self.shipped, self.unplaced, self.counted) = (Lsn::ZERO, 0, 0);
         self.reship = None;
         self.reships = (Lsn::ZERO, 0);
     }
@@ -128,9 +148,30 @@ impl Progress {
         self.follows || both_are_empty || (self.was_caught_up && self.greeting.is_some())
     }
 
-    /// Takes an ack in. `ceiling` is the last LSN of the leader's log if it is known: nothing above it can have been
-    /// stored.
-    pub fn on_ack(&mut self, ack: &Ack, ceiling: Option<Lsn>) -> Verdict {
+    /// What an ack of `lsn` with status OK may count for. `end` is the last LSN of the leader's log if it is known.
+    ///
+    /// What was sent on this connection, and what stands in the log. Records whose LSN no log tells may be anywhere, so
+    /// an ack counts for as many as were sent and no more. Before a program that does not ship with these functions it
+    /// counts for its own LSN.
+    fn scope(&self, ack: &Ack, end: Option<Lsn>) -> Scope {
+        let nothing_sent = self.sent == 0 && self.shipped == Lsn::ZERO && self.next.is_none();
+        match end.filter(|end| *end > Lsn::ZERO) {
+            end if ack.lsn <= end.unwrap_or_default().max(self.shipped) => Scope::Known,
+            _ if ack.mark().is_some() && self.unplaced > 0 => Scope::Last(self.unplaced),
+            _ if self.counted < self.unplaced || (self.unplaced > 0 && self.ledger.has(ack.lsn)) => Scope::Own,
+            None if nothing_sent => Scope::Own,
+            _ => Scope::Nothing,
+        }
+    }
+
+    /// Whether an ack of `lsn` would count for something.
+    #[must_use]
+    pub fn may_count(&self, lsn: Lsn, end: Option<Lsn>) -> bool {
+        self.scope(&Ack::plain(lsn, ACK_OK), end) != Scope::Nothing
+    }
+
+    /// Takes an ack in. `end` is the last LSN of the leader's log if it is known.
+    pub fn on_ack(&mut self, ack: &Ack, end: Option<Lsn>) -> Verdict {
         let mark = ack.mark();
         if let Some(mark) = mark.filter(|_| ack.shows_logship()) {
             self.on_mark(mark);
@@ -145,26 +186,30 @@ impl Progress {
             return Verdict::Alive;
         }
         self.follows |= mark.is_some();
-        // A program may ship records that it keeps in no log, beside a log that is empty.
-        let bounds = ceiling.filter(|last| *last > Lsn::ZERO || mark.is_some());
+        let scope = self.scope(ack, end);
         if ack.status == ACK_OK {
-            let is_above = bounds.is_some_and(|last| ack.lsn > last);
-            let counted = if is_above { Lsn::ZERO } else { ack.lsn };
+            let counted = if scope == Scope::Nothing { Lsn::ZERO } else { ack.lsn };
             if mark.is_some()
                 && let Some(verdict) = self.align(ack.lsn, counted)
             {
                 return verdict;
             }
-            if is_above {
+            if scope == Scope::Nothing {
                 return Verdict::Ignored;
             }
         }
         match ack.status {
             ACK_OK => {
-                if mark.is_some() {
-                    self.ledger.add_through(ack.lsn);
-                } else {
-                    self.ledger.add(ack.lsn);
+                match scope {
+                    Scope::Known if mark.is_some() => self.ledger.add_through(ack.lsn),
+                    Scope::Last(count) => {
+                        let first = ack.lsn.0.saturating_sub(count).saturating_add(1);
+                        self.ledger.add_range(Lsn(first), ack.lsn);
+                    }
+                    Scope::Own | Scope::Known | Scope::Nothing => {
+                        self.counted += u64::from(scope == Scope::Own && !self.ledger.has(ack.lsn));
+                        self.ledger.add(ack.lsn);
+                    }
                 }
                 self.acked = self.acked.max(ack.lsn);
                 if self.reship.is_some_and(|reship| reship.lsn <= ack.lsn && mark.is_some()) {
@@ -197,9 +242,13 @@ impl Progress {
         };
     }
 
-    /// Notes that one more record frame went out.
-    pub fn shipped(&mut self) {
+    /// Notes that one more record frame went out; `lsn` is its number if the leader's log tells it.
+    pub fn on_shipped(&mut self, lsn: Option<Lsn>) {
         self.sent += 1;
+        match lsn.or(self.next) {
+            Some(lsn) => self.shipped = self.shipped.max(lsn),
+            None => self.unplaced += 1,
+        }
         self.next = self.next.map(Lsn::next);
     }
 
@@ -250,6 +299,7 @@ mod tests {
     #[test]
     fn a_plain_ack_counts_for_itself_and_a_marked_one_for_all_below() {
         let mut progress = Progress::default();
+        (1..4).for_each(|lsn| progress.on_shipped(Some(Lsn(lsn))));
         assert_eq!(progress.on_ack(&Ack::plain(Lsn(3), ACK_OK), None), Verdict::Durable);
         assert!(progress.ledger.has(Lsn(3)) && !progress.ledger.has(Lsn(2)));
         assert!(!progress.is_logship);
@@ -267,6 +317,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_counts_and_nothing_above_it_whatever_is_known_of_the_log() {
+        let mut progress = Progress::default();
+        progress.on_shipped(Some(Lsn(1)));
+        for padding in [Ack::plain(Lsn::ZERO, 0).padding, Ack::marked(Lsn::ZERO, 0, Mark::default()).padding] {
+            let ack = Ack { lsn: Lsn(u64::MAX), status: ACK_OK, padding };
+            assert_eq!(progress.on_ack(&ack, None), Verdict::Ignored);
+            assert!(!progress.ledger.has(Lsn(1)) && !progress.ledger.has(Lsn(u64::MAX)));
+        }
+        assert_eq!(progress.on_ack(&Ack::plain(Lsn(1), ACK_OK), None), Verdict::Durable);
+    }
+
+    #[test]
+    fn records_that_no_log_has_are_counted_and_no_more_than_were_sent() {
+        let mut progress = Progress::default();
+        (0..2).for_each(|_| progress.on_shipped(None));
+        for lsn in [7, 7, 8] {
+            assert_eq!(progress.on_ack(&Ack::plain(Lsn(lsn), ACK_OK), Some(Lsn(5))), Verdict::Durable);
+        }
+        assert_eq!(progress.on_ack(&Ack::plain(Lsn(9), ACK_OK), Some(Lsn(5))), Verdict::Ignored);
+        let marked = Ack::marked(Lsn(u64::MAX), ACK_OK, Mark::default());
+        assert_eq!(progress.on_ack(&marked, Some(Lsn(5))), Verdict::Durable);
+        assert!(progress.ledger.has(Lsn(u64::MAX - 1)) && !progress.ledger.has(Lsn(u64::MAX - 2)));
+        assert!(!progress.ledger.has(Lsn(10)));
+    }
+
+    #[test]
     fn the_fourth_rejection_of_a_record_is_the_end() {
         let mut progress = Progress::default();
         let nack = Ack::plain(Lsn(1), ACK_CRC_FAIL);
@@ -281,7 +357,7 @@ mod tests {
     /// A leader whose log has 10 records connects and ships 11, 12, 13, 14.
     fn connected() -> Progress {
         let mut progress = Progress { first: Some(Lsn(11)), ..Progress::default() };
-        (0..4).for_each(|_| progress.shipped());
+        (11..15).for_each(|lsn| progress.on_shipped(Some(Lsn(lsn))));
         progress
     }
 
