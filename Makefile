@@ -53,6 +53,12 @@ c-test: c-test-static c-test-shared c-test-replaced oracle
 
 c-test-replaced: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_replaced.sh
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_alone.sh
+
+# Every linker and compiler of Debian 12, beside zlib and another Rust library: docs/linking.md has the table. Minutes.
+.PHONY: linker-test
+linker-test: lib
+	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_linkers.sh
 
 c-test-static: lib
 	LOGSHIP_LIBS="$(STATIC_LIBS)" c_tests/run_lessons.sh

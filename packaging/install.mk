@@ -23,7 +23,9 @@ SHARED_LIB := $(PACKAGE)/liblogship.so.$(VERSION)
 NONSHARED_LIB := $(PACKAGE)/liblogship_nonshared.a
 # Each subcommand of the command has a page.
 MAN_PAGES := grade demo wal wal-dump wal-verify wal-truncate wal-repair checkpoint checkpoint-show
-PACKAGE_FLAGS := -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--strip-debug
+# -z nodelete: what a library keeps for its threads and in its mappings would be lost in each dlclose(3).
+PACKAGE_FLAGS := -Wl,-z,nodelete -Wl,-z,now -Wl,-z,relro -Wl,-z,defs -Wl,-z,noexecstack -Wl,--gc-sections \
+    -Wl,--strip-debug
 
 .PHONY: install uninstall install-test package package-libs map crate
 

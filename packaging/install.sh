@@ -16,16 +16,25 @@ put_link() {
     mkdir -p "$(dirname "$DESTDIR$2")"
     ln -sf "$1" "$DESTDIR$2"
 }
-# put_filled TEMPLATE FILE: with @NAMES@ filled in. A template finds its neighbours from where it stands itself, so an
-# installed tree may be moved.
+# put_filled TEMPLATE FILE: with @NAMES@ filled in. CMake's templates find their neighbours from where they stand, so an
+# installed tree may be moved; pkg-config's have the prefix, which it replaces itself where it is told to.
 put_filled() {
     mkdir -p "$(dirname "$DESTDIR$2")"
     from=$(dirname "$2")
     sed -e "s|@VERSION@|$VERSION|g" -e "s|@SONAME@|$SONAME|g" \
+        -e "s|@ROOT@|$prefix|g" -e "s|@ROOT_LIBDIR@|$(below_prefix "$libdir")|g" \
+        -e "s|@ROOT_INCLUDEDIR@|$(below_prefix "$includedir")|g" \
         -e "s|@PREFIX@|$(realpath -ms --relative-to="$from" "$prefix")|g" \
         -e "s|@LIBDIR@|$(realpath -ms --relative-to="$from" "$libdir")|g" \
         -e "s|@INCLUDEDIR@|$(realpath -ms --relative-to="$from" "$includedir")|g" "$1" >"$DESTDIR$2"
     chmod 644 "$DESTDIR$2"
+}
+# A directory as pkg-config says it: from the prefix, if it is there.
+below_prefix() {
+    case $1 in
+    "$prefix"/*) echo "\${prefix}${1#"$prefix"}" ;;
+    *) echo "$1" ;;
+    esac
 }
 # Directories that only logship has files in.
 own_directories() {
@@ -57,6 +66,7 @@ put_link "liblogship.so.$VERSION" "$libdir/$SONAME"
 put 644 "$PACKAGE/liblogship.so" "$libdir/liblogship.so"
 put 644 "$PACKAGE/liblogship_nonshared.a" "$libdir/liblogship_nonshared.a"
 put_filled "$here/logship.pc.in" "$libdir/pkgconfig/logship.pc"
+put_filled "$here/logship-static.pc.in" "$libdir/pkgconfig/logship-static.pc"
 put_filled "$here/logship-config.cmake.in" "$libdir/cmake/logship/logship-config.cmake"
 put_filled "$here/logship-config-version.cmake.in" "$libdir/cmake/logship/logship-config-version.cmake"
 

@@ -109,6 +109,21 @@ static void run_log(void)
     MUST(wal_close(&writer) == 0);
 }
 
+/* What no lesson's program does, but some do: the other names, and a DEL. */
+static void run_rest(void)
+{
+    struct wal_record records[2] = {set("a", "1", 10), set("a", "", 20)};
+    struct wal_writer *writer = wal_open("rest.wal");
+    struct kv_store store;
+
+    records[1].op = WAL_OP_DEL;
+    MUST(writer != NULL && logship_append_batch(writer, records, 2) == 0 && wal_close(writer) == 0);
+    MUST(kv_store_init_sized(&store, 16) == 0);
+    MUST(wal_recover("rest.wal", &store) == 2 && kv_store_get(&store, "a") == NULL);
+    MUST(wal_checkpoint(&store, "rest.ckpt", 0) == 0);
+    kv_store_destroy(&store);
+}
+
 static void run_receive(int to_leader, int to_follower, struct wal_writer *writer, struct kv_store *store)
 {
     struct replication_config config;
@@ -159,6 +174,7 @@ int main(int argc, char **argv)
     MUST(mkdtemp(directory) != NULL && chdir(directory) == 0);
     alarm(30);
     run_log();
+    run_rest();
     listener = repl_listen(&node);
     MUST(listener >= 0);
     MUST(kv_store_init(&store) == 0 && wal_open(&writer, "follower.wal") == 0);
@@ -170,6 +186,7 @@ int main(int argc, char **argv)
     MUST(wal_close(&writer) == 0);
     kv_store_destroy(&store);
     MUST(unlink("leader.wal") == 0 && unlink("follower.wal") == 0 && unlink("a.ckpt") == 0);
+    MUST(unlink("rest.wal") == 0 && unlink("rest.ckpt") == 0);
     MUST(chdir("/") == 0 && rmdir(directory) == 0);
 
     for (int i = 1; i < argc; i++) {

@@ -249,11 +249,17 @@ unsafe fn create(store: *mut kv_store, num_buckets: c_int) -> Result<c_int> {
 }
 
 #[inline]
-unsafe fn set(store: *mut kv_store, key: *const c_char, value: *const c_char, ts: Option<u64>) -> Result<c_int> {
+pub(super) unsafe fn set(
+    store: *mut kv_store,
+    key: *const c_char,
+    value: *const c_char,
+    ts: Option<u64>,
+) -> Result<c_int> {
     // SAFETY: what the caller promises.
     if let Some(ts) = ts.filter(|_| replaced::has(File::KvStore) && !key.is_null() && !value.is_null())
         // SAFETY: what the caller promises.
         && let Some(theirs) = unsafe { their_store(store) }
+        && !theirs.is_our_table()
     {
         // SAFETY: what the caller promises.
         let (key, value) = unsafe { (CStr::from_ptr(key), CStr::from_ptr(value)) };
@@ -272,7 +278,7 @@ unsafe fn set(store: *mut kv_store, key: *const c_char, value: *const c_char, ts
 }
 
 #[inline]
-unsafe fn delete(store: *mut kv_store, key: *const c_char) -> Result<c_int> {
+pub(super) unsafe fn delete(store: *mut kv_store, key: *const c_char) -> Result<c_int> {
     if store.is_null() || key.is_null() {
         return Err(Error::Invalid("store or key is NULL"));
     }
@@ -288,7 +294,7 @@ unsafe fn delete(store: *mut kv_store, key: *const c_char) -> Result<c_int> {
 }
 
 #[inline]
-unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
+pub(super) unsafe fn find(store: *const kv_store, key: *const c_char) -> *mut kv_entry {
     // SAFETY: what the caller promises; nothing is written through it.
     let Some(table) = (unsafe { CStore::from_ptr(store.cast_mut()) }).filter(|_| !key.is_null()) else {
         // SAFETY: what the caller promises.

@@ -117,7 +117,7 @@ impl LockedStore {
             // The caller holds it for writing: what we need.
             libc::EDEADLK => Ok(Held(None)),
             // A table of the program's whose lock it never made: then nobody takes it.
-            _ if matches!(self.store, AnyStore::Theirs(_)) && replaced::has(File::KvStore) => Ok(Held(None)),
+            _ if matches!(&self.store, AnyStore::Theirs(store) if !store.is_our_table()) => Ok(Held(None)),
             libc::ETIMEDOUT => {
                 crate::log_error!("the store's lock was not let go of for {LOCK_TIMEOUT_S} s");
                 Err(Error::TimedOut)

@@ -125,7 +125,7 @@ pub unsafe extern "C" fn repl_accept_rejoin(
         ptr::check(follower_lsn)?;
         // SAFETY: the caller's promise.
         unsafe { layout::check(config) }?;
-        let accept = if replaced::has(File::ReplConfig) { replaced::accept } else { socket::accept };
+        let accept = if replaced::has(File::ReplAccept) { replaced::accept } else { socket::accept };
         let connection = accept(listen_fd)?;
         let message = read_rejoin(connection.as_raw_fd())?;
         let node = message.mark.map_or(0, |mark| mark.node);

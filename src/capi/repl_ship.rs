@@ -192,13 +192,16 @@ unsafe fn receive_frame(
     let node = conns::node();
     let follower = &mut conn.value().follower;
     let idle = Deadline::NEVER;
-    let result = if replaced::has(File::WalWriter) {
-        let mut log = ThroughProgram { log: &mut log, writer };
-        Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle }.receive_frame()
+    let (result, log) = if replaced::has(File::WalWriter) {
+        // SAFETY: the caller's promise, and this is its log.
+        let mut log = unsafe { ThroughProgram::new(log, writer) };
+        let mut receiver = Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle };
+        (receiver.receive_frame(), log.into_log())
     } else {
-        Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle }.receive_frame()
+        let mut receiver = Receiver { fd, follower, log: &mut log, store: &mut store, node, acks, idle };
+        (receiver.receive_frame(), Some(log))
     };
-    if let Ok((_, len)) = log.end() {
+    if let Some(Ok((_, len))) = log.map(|mut log| log.end()) {
         // SAFETY: not NULL, checked above.
         unsafe { super::wal_writer::publish(writer, len) };
     }

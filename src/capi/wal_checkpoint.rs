@@ -23,6 +23,13 @@ pub unsafe extern "C" fn wal_checkpoint_write(
     checkpoint_path: *const c_char,
     wal_offset: u64,
 ) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { write(store, checkpoint_path, wal_offset) }
+}
+
+/// # Safety
+/// As for [`wal_checkpoint_write`].
+unsafe fn write(store: *const kv_store, checkpoint_path: *const c_char, wal_offset: u64) -> c_int {
     guard::call(|| {
         // SAFETY: the caller's promise.
         let path = unsafe { ptr::path(checkpoint_path) }?;
@@ -45,7 +52,9 @@ pub unsafe extern "C" fn wal_checkpoint(
     wal_offset: u64,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { replaced::write_checkpoint(store, checkpoint_path, wal_offset) }
+    let theirs = unsafe { replaced::write_checkpoint(store, checkpoint_path, wal_offset) };
+    // SAFETY: as above.
+    theirs.unwrap_or_else(|| unsafe { write(store, checkpoint_path, wal_offset) })
 }
 
 /// Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which
@@ -92,9 +101,12 @@ pub unsafe extern "C" fn wal_recover_with_checkpoint(
         // SAFETY: the caller's promise.
         let checkpoint_path = unsafe { ptr::path(checkpoint_path) }?;
         // Without a checkpoint this is recovery from the whole log, which is another file's.
-        if replaced::has(File::WalRecovery) && !wal::is_checkpoint(checkpoint_path) {
+        if replaced::has(File::WalRecovery)
+            && !wal::is_checkpoint(checkpoint_path)
             // SAFETY: the caller's promise.
-            return unsafe { replaced::recover(wal_path, store) };
+            && let Some(replayed) = unsafe { replaced::recover(wal_path, store) }
+        {
+            return replayed;
         }
         // SAFETY: the caller's promise.
         let mut store = unsafe { LockedStore::from_ptr(store) }?;

@@ -3,7 +3,7 @@
 #![allow(non_camel_case_types, reason = "C's names")]
 
 use super::logs::{self, OpenLog};
-use super::replaced::{self, File};
+use super::replaced;
 use super::wal_record::wal_record;
 use super::{guard, ptr};
 use crate::error::{Error, Result};
@@ -95,9 +95,9 @@ pub unsafe extern "C" fn wal_open(writer: *mut wal_writer, path: *const c_char) 
 /// `path` is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wal_open_path(path: *const c_char) -> *mut wal_writer {
-    if replaced::has(File::WalWriter) {
-        // SAFETY: the caller's promise.
-        return unsafe { replaced::log::open(path) };
+    // SAFETY: the caller's promise.
+    if let Some(writer) = unsafe { replaced::log::open(path) } {
+        return writer;
     }
     guard::call_or(
         || {
@@ -138,12 +138,13 @@ pub unsafe extern "C" fn wal_append(writer: *mut wal_writer, record: *const wal_
 /// # Safety
 /// `writer` is NULL or points to a writer that no other thread uses.
 pub(super) unsafe fn append_all(writer: *mut wal_writer, records: &[Record<'_>]) -> Result<c_int> {
-    // SAFETY: the caller's promise.
-    let mut log = unsafe { log_of(writer) }?;
-    if replaced::has(File::WalWriter) {
-        // SAFETY: as above.
+    ptr::check(writer)?;
+    if replaced::appends() {
+        // SAFETY: the caller's promise.
         return unsafe { replaced::log::append_all(writer, records) };
     }
+    // SAFETY: as above.
+    let mut log = unsafe { log_of(writer) }?;
     let mut encoded = Vec::new();
     let ends = wal::encode_all(records, &mut encoded)?;
     if ends.is_empty() {

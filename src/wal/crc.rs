@@ -15,6 +15,14 @@ pub fn crc32(data: &[u8]) -> u32 {
     crc32fast::hash(data)
 }
 
+/// The CRC-32 of bytes whose CRC-32 is `before` and of `data` behind them.
+#[must_use]
+pub fn crc32_from(before: u32, data: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(before);
+    hasher.update(data);
+    hasher.finalize()
+}
+
 /// A CRC-32 taken piece by piece, for a file or a stream that is never in memory as a whole.
 ///
 /// However the bytes are cut into pieces, the result is that of [`crc32`] over all of them.

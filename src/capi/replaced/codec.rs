@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "calls functions that the program has brought")]
 
 use super::functions::{crc32_by_its_own_name, is_theirs, linked};
+use super::{Own, enter};
 use crate::capi::errno;
 use crate::capi::wal_record::{NOTHING, wal_record};
 use crate::error::{Error, Result};
@@ -21,19 +22,23 @@ pub(in crate::capi) fn crc32(bytes: &[u8]) -> u32 {
     let own_name = crc32_by_its_own_name();
     let theirs = if is_theirs!(logship_crc32) { Some(linked!(logship_crc32)) } else { own_name };
     let Some(function) = theirs else { return crc::crc32(bytes) };
-    // The lesson's table is filled by this call; a second time does no harm.
-    linked!(crc32_init)();
-    // SAFETY: a readable slice.
-    unsafe { function(bytes.as_ptr(), bytes.len()) }
+    let call = || {
+        // The lesson's table is filled by this call; a second time does no harm.
+        linked!(crc32_init)();
+        // SAFETY: a readable slice.
+        unsafe { function(bytes.as_ptr(), bytes.len()) }
+    };
+    enter(Own::Crc32, call).unwrap_or_else(|| crc::crc32(bytes))
 }
 
 fn encode(record: &Record<'_>, out: &mut [u8]) -> Result<usize> {
     if !is_theirs!(wal_record_encode) {
         return record::encode_with(record, out, crc32);
     }
-    let record = lend(record)?;
+    let lent = lend(record)?;
     // SAFETY: a live record, which the function only reads, and a buffer of the length that is said.
-    let len = unsafe { linked!(wal_record_encode)(&raw const record, out.as_mut_ptr(), out.len()) };
+    let call = || unsafe { linked!(wal_record_encode)(&raw const lent, out.as_mut_ptr(), out.len()) };
+    let Some(len) = enter(Own::Encode, call) else { return record::encode_with(record, out, crc32) };
     match usize::try_from(len) {
         Ok(len @ 1..) if len <= out.len() => Ok(len),
         _ if errno::get() == libc::ENOBUFS => Err(Error::BufferTooSmall { needed: record::RECORD_MAX }),
@@ -50,8 +55,11 @@ fn decode(bytes: &[u8]) -> Result<Record<'_>> {
     }
     let mut decoded = NOTHING;
     // SAFETY: a readable slice, and a record that may be written.
-    if unsafe { linked!(wal_record_decode)(bytes.as_ptr(), bytes.len(), &raw mut decoded) } != 0 {
-        return Err(Error::CrcMismatch);
+    let call = || unsafe { linked!(wal_record_decode)(bytes.as_ptr(), bytes.len(), &raw mut decoded) };
+    match enter(Own::Decode, call) {
+        Some(0) => {}
+        Some(_) => return Err(Error::CrcMismatch),
+        None => return record::decode_with(bytes, crc32),
     }
     // SAFETY: what a decode that succeeds has made is a record.
     let borrowed = unsafe { borrow_from(bytes, &decoded) };

@@ -2,10 +2,10 @@
 #![allow(unsafe_code, reason = "calls a function that the program has brought")]
 
 use super::codec::lend;
-use super::functions::linked;
-use super::last_error;
+use super::functions::{is_theirs, linked};
+use super::{File, Own, enter, has, last_error};
 use crate::capi::logs::OpenLog;
-use crate::capi::wal_writer::wal_writer;
+use crate::capi::wal_writer::{log_of, wal_writer};
 use crate::error::{Error, Result};
 use crate::net::receive::FollowerLog;
 use crate::types::{History, Lsn};
@@ -14,10 +14,29 @@ use crate::wal::record::Record;
 use libc::{c_char, c_int};
 
 /// A log that is read as every other, and appended to by the program.
-pub(in crate::capi) struct ThroughProgram<'a, 'fd> {
-    pub(in crate::capi) log: &'a mut OpenLog<'fd>,
-    /// A live writer, which nobody else uses meanwhile.
-    pub(in crate::capi) writer: *mut wal_writer,
+pub(in crate::capi) struct ThroughProgram<'fd> {
+    /// `None` while the program's function runs, which may leave its work to this library, and after a failure.
+    log: Option<OpenLog<'fd>>,
+    writer: *mut wal_writer,
+    /// What is said of a log that was lost: nothing.
+    lost: Option<Lsn>,
+}
+
+impl<'fd> ThroughProgram<'fd> {
+    /// # Safety
+    /// `writer` is the live writer of this log, which nobody else uses meanwhile.
+    pub(in crate::capi) unsafe fn new(log: OpenLog<'fd>, writer: *mut wal_writer) -> ThroughProgram<'fd> {
+        ThroughProgram { log: Some(log), writer, lost: None }
+    }
+
+    /// The log, unless it was lost.
+    pub(in crate::capi) fn into_log(self) -> Option<OpenLog<'fd>> {
+        self.log
+    }
+
+    fn log(&mut self) -> Result<&mut OpenLog<'fd>> {
+        self.log.as_mut().ok_or(Error::Internal("the program's wal_append has lost its log"))
+    }
 }
 
 /// Appends records through the program's function, one by one.
@@ -28,18 +47,31 @@ pub(in crate::capi) unsafe fn append_all(writer: *mut wal_writer, records: &[Rec
     for record in records {
         let one = lend(record)?;
         // SAFETY: a live writer, and a record with borrowed strings that are only read.
-        if unsafe { linked!(wal_append)(writer, &raw const one) } < 0 {
-            return Err(last_error());
+        match enter(Own::Append, || unsafe { linked!(wal_append)(writer, &raw const one) }) {
+            Some(0..) => {}
+            Some(_) => return Err(last_error()),
+            None => return Err(Error::Internal("a wal_append of the program's that calls itself")),
         }
     }
     Ok(0)
 }
 
-/// `wal_open(path)` over the program's `wal_open(writer, path)`.
+/// `wal_open(path)` over the program's `wal_open(writer, path)`, if it has one that is to be called now. A writer that
+/// the program's `wal_append` is to use is opened so too.
 ///
 /// # Safety
 /// `path` is a C string.
-pub(in crate::capi) unsafe fn open(path: *const c_char) -> *mut wal_writer {
+pub(in crate::capi) unsafe fn open(path: *const c_char) -> Option<*mut wal_writer> {
+    if !is_theirs!(wal_open) && !has(File::WalWriter) {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    enter(Own::Open, || unsafe { open_as_linked(path) })
+}
+
+/// # Safety
+/// As for [`open`].
+unsafe fn open_as_linked(path: *const c_char) -> *mut wal_writer {
     // SAFETY: any size is fine.
     let writer: *mut wal_writer = unsafe { libc::calloc(1, size_of::<wal_writer>()) }.cast();
     // SAFETY: fresh memory of the right size, and the caller's promise.
@@ -51,7 +83,7 @@ pub(in crate::capi) unsafe fn open(path: *const c_char) -> *mut wal_writer {
     writer
 }
 
-impl FollowerLog for ThroughProgram<'_, '_> {
+impl FollowerLog for ThroughProgram<'_> {
     fn write_ahead(&mut self, _ahead: usize, _encoded: &[u8]) -> Result<()> {
         Err(Error::Internal("nothing is gathered for a program's wal_append"))
     }
@@ -60,8 +92,12 @@ impl FollowerLog for ThroughProgram<'_, '_> {
         let mut start = 0;
         for end in ends {
             let record = codec::decode(&encoded[start..*end])?;
+            drop(self.log.take());
             // SAFETY: a live writer.
-            unsafe { append_all(self.writer, &[record]) }?;
+            let appended = unsafe { append_all(self.writer, &[record]) };
+            // SAFETY: as above.
+            self.log = Some(unsafe { log_of(self.writer) }?);
+            appended?;
             start = *end;
         }
         self.last()
@@ -72,30 +108,35 @@ impl FollowerLog for ThroughProgram<'_, '_> {
     }
 
     fn last(&mut self) -> Result<Lsn> {
-        self.log.last()
+        self.log()?.last()
     }
 
     fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>> {
-        self.log.past(lsn)
+        self.log()?.past(lsn)
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        self.log.read(lsn)
+        self.log()?.read(lsn)
     }
 
     fn unapplied(&mut self) -> &mut Option<Lsn> {
-        self.log.unapplied()
+        match &mut self.log {
+            Some(log) => log.unapplied(),
+            None => &mut self.lost,
+        }
     }
 
     fn ready(&self) -> u64 {
-        self.log.ready()
+        self.log.as_ref().map_or(0, OpenLog::ready)
     }
 
     fn set_ready(&mut self, count: u64, applied: bool) {
-        self.log.set_ready(count, applied);
+        if let Some(log) = &mut self.log {
+            log.set_ready(count, applied);
+        }
     }
 
     fn ready_are_applied(&self) -> bool {
-        self.log.ready_are_applied()
+        self.log.as_ref().is_some_and(OpenLog::ready_are_applied)
     }
 }

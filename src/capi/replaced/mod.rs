@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use functions::{is_theirs, linked};
 use libc::{c_char, c_int};
 use nix::errno::Errno;
+use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -42,6 +43,7 @@ pub(super) enum File {
     ReplConfig = 32,
     ReplShip = 64,
     ReplConflict = 128,
+    ReplAccept = 256,
 }
 
 /// Which files the program has brought, once [`look`] has been: the sum of their bits, and [`KNOWN`].
@@ -61,12 +63,15 @@ pub(super) fn know() -> u32 {
 fn look() -> u32 {
     let mut files = KNOWN;
     let mut add = |file: File, theirs: bool| files |= if theirs { file as u32 } else { 0 };
-    add(File::KvStore, is_theirs!(kv_store_set));
+    let reads = is_theirs!(kv_store_get) || is_theirs!(kv_store_find);
+    let writes = is_theirs!(kv_store_set) || is_theirs!(kv_store_set_ts) || is_theirs!(kv_store_del);
+    add(File::KvStore, reads || writes);
     add(File::Crc32, is_theirs!(logship_crc32) || functions::crc32_by_its_own_name().is_some());
     add(File::WalRecord, is_theirs!(wal_record_encode) || is_theirs!(wal_record_decode));
     add(File::WalWriter, is_theirs!(wal_append));
     add(File::WalRecovery, is_theirs!(wal_recover));
     add(File::ReplConfig, is_theirs!(repl_connect));
+    add(File::ReplAccept, is_theirs!(repl_accept));
     add(File::ReplShip, is_theirs!(send_full) || is_theirs!(repl_ship_record) || is_theirs!(repl_receive_record));
     add(File::ReplConflict, is_theirs!(repl_resolve_conflict));
     // Every thread that comes here finds the same. The codec first: who reads the number may need it.
@@ -75,6 +80,53 @@ fn look() -> u32 {
     }
     REPLACED.store(files, Ordering::Relaxed);
     files
+}
+
+/// A function of the program's that may leave its work to another one of this library's.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(super) enum Own {
+    Init = 1,
+    Set = 2,
+    SetTs = 4,
+    Get = 8,
+    Find = 16,
+    Del = 32,
+    Crc32 = 64,
+    Open = 128,
+    Append = 256,
+    Recover = 512,
+    Checkpoint = 1024,
+    Encode = 2048,
+    Decode = 4096,
+}
+
+thread_local! {
+    /// The program's functions that this thread is in, called from here: the sum of their bits.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Calls a function of the program's, unless this thread is in it already: then it has left its work to the function of
+/// this library's that calls here, which has to do it itself. Without that the two would call each other for ever.
+fn enter<T>(own: Own, call: impl FnOnce() -> T) -> Option<T> {
+    struct Leave(u32);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+    let before = INSIDE.get();
+    if before & own as u32 != 0 {
+        return None;
+    }
+    let _leave = Leave(before);
+    INSIDE.set(before | own as u32);
+    Some(call())
+}
+
+/// Whether the program has a `wal_append` that is to be called now.
+pub(super) fn appends() -> bool {
+    has(File::WalWriter) && INSIDE.get() & Own::Append as u32 == 0
 }
 
 /// Why a function of the program's has failed: its errno.
@@ -103,24 +155,30 @@ pub(super) fn speaks_plainly() -> bool {
     has(File::ReplShip) || has(File::WalWriter) || has(File::WalRecord)
 }
 
-/// `wal_checkpoint_write`, as it is linked.
+/// The program's `wal_checkpoint_write`, if it has one that is to be called now.
 ///
 /// # Safety
 /// As for `wal_checkpoint_write`.
-pub(super) unsafe fn write_checkpoint(store: *const kv_store, path: *const c_char, offset: u64) -> c_int {
+pub(super) unsafe fn write_checkpoint(store: *const kv_store, path: *const c_char, offset: u64) -> Option<c_int> {
+    if !is_theirs!(wal_checkpoint_write) {
+        return None;
+    }
     // SAFETY: the caller's promise.
-    unsafe { linked!(wal_checkpoint_write)(store, path, offset) }
+    enter(Own::Checkpoint, || unsafe { linked!(wal_checkpoint_write)(store, path, offset) })
 }
 
-/// `wal_recover`, as it is linked.
+/// The program's `wal_recover`, if it has one that is to be called now.
 ///
 /// # Safety
 /// As for `wal_recover`.
-pub(super) unsafe fn recover(path: &Path, store: *mut kv_store) -> Result<c_int> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::Invalid("a path with a NUL"))?;
+pub(super) unsafe fn recover(path: &Path, store: *mut kv_store) -> Option<Result<c_int>> {
+    if !has(File::WalRecovery) {
+        return None;
+    }
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return None };
     // SAFETY: a C string, and the caller's promise.
-    let replayed = unsafe { linked!(wal_recover)(path.as_ptr(), store) };
-    if replayed < 0 { Err(last_error()) } else { Ok(replayed) }
+    let replayed = enter(Own::Recover, || unsafe { linked!(wal_recover)(path.as_ptr(), store) })?;
+    Some(if replayed < 0 { Err(last_error()) } else { Ok(replayed) })
 }
 
 /// `repl_connect`, as it is linked: a new connection.
@@ -153,14 +211,14 @@ pub(super) fn send(fd: c_int, bytes: &[u8]) -> Result<()> {
 }
 
 /// Fills a store in as the program does: by the form of `kv_store_init` that it has, the lesson's or the one with a
-/// number of buckets. `None`: it has neither.
+/// number of buckets. `None`: it has neither, or has left the work to us.
 ///
 /// # Safety
 /// `store` is writable memory that is no live store.
 pub(super) unsafe fn init_store(store: *mut kv_store, num_buckets: c_int) -> Option<c_int> {
     if is_theirs!(kv_store_init_sized) {
         // SAFETY: the caller's promise.
-        return Some(unsafe { linked!(kv_store_init_sized)(store, num_buckets) });
+        return enter(Own::Init, || unsafe { linked!(kv_store_init_sized)(store, num_buckets) });
     }
     if !is_theirs!(kv_store_init) {
         return None;
@@ -171,5 +229,5 @@ pub(super) unsafe fn init_store(store: *mut kv_store, num_buckets: c_int) -> Opt
     // SAFETY: in C's calling conventions one argument more does no harm.
     let init: unsafe extern "C" fn(*mut kv_store, c_int) -> c_int = unsafe { std::mem::transmute(init) };
     // SAFETY: the caller's promise.
-    Some(unsafe { init(store, num_buckets) })
+    enter(Own::Init, || unsafe { init(store, num_buckets) })
 }

@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "calls functions that the program has brought, and walks its table")]
 
 use super::functions::{is_theirs, linked};
-use super::{File, has, last_error};
-use crate::capi::kv_store::{kv_entry, kv_store};
+use super::{Own, enter, last_error};
+use crate::capi::kv_store::{self as kv, kv_entry, kv_store};
+use crate::capi::kv_table::CStore;
 use crate::error::{Error, Result};
 use crate::kv::{Applied, Entry, StateMachine};
 use crate::types::Timestamp;
@@ -15,10 +16,14 @@ use std::ptr::null;
 /// What repl_resolve_conflict returns for a write that wins.
 const APPLY: libc::c_int = 1;
 
-/// A store of which at least one of table and rule is the program's. It has no tombstones: what an older SET revives
-/// is the program's affair.
+/// A store that is reached through at least one function of the program's. If the table is the program's it has no
+/// tombstones: what an older SET revives is the program's affair.
 #[derive(Clone, Copy)]
-pub(in crate::capi) struct ProgramStore(*mut kv_store);
+pub(in crate::capi) struct ProgramStore {
+    store: *mut kv_store,
+    /// The table is this library's, and what the program has brought are functions over it.
+    is_ours: bool,
+}
 
 impl ProgramStore {
     /// `None` if the struct is NULL, or not initialised.
@@ -27,13 +32,22 @@ impl ProgramStore {
     /// `store` is NULL, or a store of the program's that outlives the value and that nobody else writes meanwhile.
     pub(in crate::capi) unsafe fn from_ptr(store: *mut kv_store) -> Option<ProgramStore> {
         // SAFETY: not NULL, so it is readable.
-        (!store.is_null() && unsafe { !(*store).buckets.is_null() }).then_some(ProgramStore(store))
+        let is_there = !store.is_null() && unsafe { !(*store).buckets.is_null() };
+        // SAFETY: the caller's promise.
+        let is_ours = is_there && unsafe { CStore::from_ptr(store) }.is_some();
+        is_there.then_some(ProgramStore { store, is_ours })
+    }
+
+    /// Whether the table is this library's. Then the functions that the program has brought work by way of this
+    /// library's others, which must not call them in turn.
+    pub(in crate::capi) fn is_our_table(self) -> bool {
+        self.is_ours
     }
 
     /// Every entry of the table, as the lesson's struct lets everyone walk it.
     fn entries(self) -> impl Iterator<Item = *mut kv_entry> {
         // SAFETY: a live store.
-        let (buckets, num) = unsafe { ((*self.0).buckets, (*self.0).num_buckets) };
+        let (buckets, num) = unsafe { ((*self.store).buckets, (*self.store).num_buckets) };
         (0..usize::try_from(num).unwrap_or(0)).flat_map(move |bucket| {
             // SAFETY: within the buckets.
             let first = unsafe { *buckets.add(bucket) };
@@ -44,27 +58,44 @@ impl ProgramStore {
 
     /// The entry of a key, or NULL.
     pub(in crate::capi) fn find(self, key: &CStr) -> *mut kv_entry {
-        if is_theirs!(kv_store_find) || !has(File::KvStore) {
+        if is_theirs!(kv_store_find) {
             // SAFETY: a live store and a C string.
-            return unsafe { linked!(kv_store_find)(self.0, key.as_ptr()) };
+            let found = enter(Own::Find, || unsafe { linked!(kv_store_find)(self.store, key.as_ptr()) });
+            return found.unwrap_or_else(|| self.find_here(key));
         }
         // SAFETY: as above.
-        if unsafe { linked!(kv_store_get)(self.0, key.as_ptr()) }.is_null() {
+        let get = || unsafe { linked!(kv_store_get)(self.store, key.as_ptr()) };
+        if is_theirs!(kv_store_get) && enter(Own::Get, get).is_some_and(|value| value.is_null()) {
             return std::ptr::null_mut();
         }
-        // Only the program knows its hash, and the lesson's functions give no entry.
+        self.find_here(key)
+    }
+
+    /// The entry of a key by no function of the program's: in a table of its own only the program knows its hash, and
+    /// the lesson's functions give no entry.
+    fn find_here(self, key: &CStr) -> *mut kv_entry {
+        if self.is_ours {
+            // SAFETY: a live store and a C string.
+            return unsafe { kv::find(self.store, key.as_ptr()) };
+        }
         // SAFETY: an entry's key is a C string.
         self.entries().find(|entry| unsafe { CStr::from_ptr((**entry).key) } == key).unwrap_or(std::ptr::null_mut())
     }
 
     /// Sets a key with its time stamp, whatever is there.
     pub(in crate::capi) fn set(self, key: &CStr, value: &CStr, timestamp: u64) -> Result<()> {
-        if is_theirs!(kv_store_set_ts) || !has(File::KvStore) {
+        let (store, key_ptr, value_ptr) = (self.store, key.as_ptr(), value.as_ptr());
+        if is_theirs!(kv_store_set_ts) {
             // SAFETY: a live store and C strings.
-            return done(unsafe { linked!(kv_store_set_ts)(self.0, key.as_ptr(), value.as_ptr(), timestamp) });
+            let set = enter(Own::SetTs, || unsafe { linked!(kv_store_set_ts)(store, key_ptr, value_ptr, timestamp) });
+            return set.map_or_else(|| self.set_here(key, value, timestamp), done);
         }
         // SAFETY: as above.
-        done(unsafe { linked!(kv_store_set)(self.0, key.as_ptr(), value.as_ptr()) })?;
+        let set = || unsafe { linked!(kv_store_set)(store, key_ptr, value_ptr) };
+        let Some(set) = is_theirs!(kv_store_set).then(|| enter(Own::Set, set)).flatten() else {
+            return self.set_here(key, value, timestamp);
+        };
+        done(set)?;
         // A store of W09 has no field for it, and no record of W10 a time stamp.
         let entry = if timestamp == 0 { std::ptr::null_mut() } else { self.find(key) };
         if !entry.is_null() {
@@ -74,9 +105,27 @@ impl ProgramStore {
         Ok(())
     }
 
+    fn set_here(self, key: &CStr, value: &CStr, timestamp: u64) -> Result<()> {
+        if !self.is_ours {
+            return Err(Error::Internal("a store of the program's whose functions leave their work to each other"));
+        }
+        // SAFETY: a live store and C strings.
+        unsafe { kv::set(self.store, key.as_ptr(), value.as_ptr(), Some(timestamp)) }.map(drop)
+    }
+
+    /// Whether its entries have the field for a time stamp.
+    fn has_stamps(self) -> bool {
+        self.is_ours || is_theirs!(kv_store_set_ts)
+    }
+
     fn delete(self, key: &CStr) -> Result<()> {
         // SAFETY: a live store and a C string.
-        done(unsafe { linked!(kv_store_del)(self.0, key.as_ptr()) })
+        let deleted = enter(Own::Del, || unsafe { linked!(kv_store_del)(self.store, key.as_ptr()) });
+        match deleted {
+            Some(deleted) => done(deleted),
+            // SAFETY: as above.
+            None => unsafe { kv::delete(self.store, key.as_ptr()) }.map(drop),
+        }
     }
 }
 
@@ -99,8 +148,8 @@ fn c_string(bytes: &[u8]) -> Result<CString> {
 ///
 /// # Safety
 /// `entry` is an entry of a live store.
-unsafe fn wins(entry: *mut kv_entry, timestamp: u64, incoming: *const c_char) -> bool {
-    if timestamp == 0 && has(File::KvStore) && !is_theirs!(kv_store_set_ts) {
+unsafe fn wins(entry: *mut kv_entry, has_stamps: bool, timestamp: u64, incoming: *const c_char) -> bool {
+    if timestamp == 0 && !has_stamps {
         return true;
     }
     // SAFETY: the caller's promise.
@@ -118,7 +167,7 @@ impl StateMachine for ProgramStore {
         let incoming = if record.op == Op::Set { value.as_ptr() } else { null() };
         let entry = self.find(&key);
         // SAFETY: an entry of the store.
-        if !entry.is_null() && !unsafe { wins(entry, record.timestamp.0, incoming) } {
+        if !entry.is_null() && !unsafe { wins(entry, self.has_stamps(), record.timestamp.0, incoming) } {
             return Ok(Applied::Skipped);
         }
         match record.op {
@@ -142,9 +191,8 @@ impl StateMachine for ProgramStore {
             let key = unsafe { CStr::from_ptr((*entry).key) }.to_bytes();
             // SAFETY: so is its value.
             let value = Some(unsafe { CStr::from_ptr((*entry).value) }.to_bytes());
-            let has_timestamp = !has(File::KvStore) || is_theirs!(kv_store_set_ts);
             // SAFETY: an entry with the field.
-            let timestamp = if has_timestamp { unsafe { (*entry).last_write_ts } } else { 0 };
+            let timestamp = if self.has_stamps() { unsafe { (*entry).last_write_ts } } else { 0 };
             visit(Entry { key, value, timestamp: Timestamp(timestamp) })?;
         }
         Ok(())
