@@ -3,7 +3,7 @@
 #
 # The environment is run_lessons.sh's, and JOBS, how many at a time: they wait for deadlines more than they compute.
 # SKIP_OWN names programs that can't run in this way of building (literal_headers with the shared library, which has no
-# crc32; wal_enospc where fsync can't be replaced). Each program says what it skipped itself.
+# crc32; wal_enospc and durable where fsync can't be replaced). Each program says what it skipped itself.
 # The exit code is 0 if every program was built and ended with 0. The last line counts the tests in them.
 set -u
 

@@ -51,6 +51,9 @@ pub enum Error {
     /// An earlier write or fsync failed; the log takes nothing until it is reopened. EIO.
     #[error("the log is latched after a failed fsync; reopen it")]
     Latched,
+    /// The log's file was removed, or another one has taken its name: what is appended to it would be lost. ESTALE.
+    #[error("the log's file was removed or replaced; reopen it")]
+    Gone,
     /// Another process has the log open. EBUSY.
     #[error("the log is in use by another process")]
     Locked,
@@ -139,7 +142,7 @@ impl Error {
             Error::Protocol(_) => libc::EPROTO,
             Error::FollowerAhead { .. } | Error::OutOfRange { .. } => libc::ERANGE,
             Error::Compacted { .. } => libc::ENODATA,
-            Error::Diverged { .. } => libc::ESTALE,
+            Error::Diverged { .. } | Error::Gone => libc::ESTALE,
             Error::NoSlot => libc::EADDRNOTAVAIL,
             Error::OutOfMemory => libc::ENOMEM,
             Error::Io(error) => error.raw_os_error().unwrap_or_else(|| errno_of_kind(error.kind())),

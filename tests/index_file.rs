@@ -13,7 +13,8 @@ use logship::types::History;
 use logship::wal::checkpoint::{self, Covered};
 use logship::wal::compact::Retention;
 use logship::wal::index_file::INTERVAL;
-use logship::wal::scan::{self, End, Tail};
+use logship::wal::judge::{self, Reason, Verdict};
+use logship::wal::scan::End;
 use logship::wal::tail::LogTail;
 use logship::{Error, Lsn, Wal, wal};
 use std::cell::Cell;
@@ -116,7 +117,7 @@ fn is_same(path: &Path, without: &(MemoryStorage, Box<LogTail>, End), what: &str
         let histories = (tail.history_at(&storage, lsn).unwrap(), expected.history_at(memory, lsn).unwrap());
         assert_eq!(histories.0, histories.1, "{what}: history at {lsn}");
     }
-    let ends = (scan::judge_end(&storage, &end).unwrap(), scan::judge_end(memory, &end).unwrap());
+    let ends = (judge::judge(&storage, &end, None).unwrap(), judge::judge(memory, &end, None).unwrap());
     assert_eq!(ends.0, ends.1, "{what}");
     read
 }
@@ -288,8 +289,10 @@ fn what_is_torn_or_damaged_behind_the_index_is_found() {
     quiet();
     let (directory, path, log) = indexed();
     let whole = std::fs::read(idx(&path)).unwrap();
+    // A copy of the log in which the last record was being written.
     let torn = log.bytes.len() - 3;
-    File::options().write(true).open(&path).unwrap().set_len(torn as u64).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, &log.bytes[..torn]).unwrap();
     is_same_as_without(&path, "torn");
     let (_, end) = known(&Counting::open(&path));
     assert!(end.damaged && end.cut && end.last() == Lsn(COUNT as u64 - 1));
@@ -306,7 +309,8 @@ fn what_is_torn_or_damaged_behind_the_index_is_found() {
         let storage = Counting::open(&path);
         let (_, end) = known(&storage);
         assert!(end.damaged, "byte {at}");
-        assert_eq!(scan::judge_end(&storage, &end).unwrap(), Tail::Damaged, "byte {at}");
+        let verdict = judge::judge(&storage, &end, None).unwrap();
+        assert!(matches!(verdict, Verdict::Refused(Reason::RecordsFollow(_))), "byte {at}: {verdict:?}");
         assert!(matches!(Wal::open(&path), Err(Error::Damaged { .. })), "byte {at}");
         change(&path, at, &log.bytes[at..=at]);
     }

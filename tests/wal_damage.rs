@@ -11,9 +11,12 @@ mod common;
 use common::{Log, Random, Write, file_with, names_in, quiet, store_of, temp_dir};
 use logship::kv::table::Store;
 use logship::storage::memory::MemoryStorage;
-use logship::wal::record::RECORD_MAX;
+use logship::wal::record::{RECORD_MAX, RECORD_MIN};
 use logship::wal::{self, recovery};
 use logship::{Error, Lsn, Wal};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What a flip does to a byte: its lowest bit, its highest, all of them.
 const FLIPS: [u8; 3] = [0x01, 0x80, 0xFF];
@@ -104,6 +107,18 @@ fn is_refused(log: &Log, bytes: &[u8], whole: usize, what: &str) {
     assert_eq!(names_in(directory.path()), ["wal"], "{what}: nothing is added");
 }
 
+/// Opening is refused because the file is no log, and nothing is changed or added.
+fn is_no_log(bytes: &[u8], what: &str) {
+    let directory = temp_dir();
+    let path = file_with(&directory, "wal", bytes);
+    match Wal::open(&path) {
+        Err(error @ Error::Malformed(_)) => assert!(error.to_string().contains("not a log"), "{what}: {error}"),
+        other => panic!("{what}: {other:?}"),
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "{what}: the file is unchanged");
+    assert_eq!(names_in(directory.path()), ["wal"], "{what}: nothing is added");
+}
+
 #[test]
 fn a_whole_log_is_recovered_and_opened_as_it_is() {
     quiet();
@@ -181,11 +196,7 @@ fn a_cut_at_any_byte_is_a_torn_tail_that_open_cuts_and_keeps() {
     quiet();
     let log = small_log();
     for cut in (1..log.bytes.len()).filter(|cut| !log.ends.contains(cut)) {
-        // Where the embedded record ends, inside the value of the third, the log ends with what looks like a whole one.
-        let embedded_end = log.ends[2] - 8;
-        if cut != embedded_end {
-            is_torn(&log, &log.bytes[..cut], log.whole_before(cut), &format!("cut at {cut}"));
-        }
+        is_torn(&log, &log.bytes[..cut], log.whole_before(cut), &format!("cut at {cut}"));
     }
 }
 
@@ -239,26 +250,30 @@ fn damage_in_a_largest_record_in_the_middle_is_refused() {
     }
 }
 
+/// The bytes of a record by which it says what lies within it: length, op, key_len, value_len.
+fn is_field(log: &Log, record: usize, at: usize) -> bool {
+    let (start, key_len) = (log.end_of(record), log.writes[record].key.len());
+    (start + 4..start + 11).contains(&at) || (start + 11 + key_len..start + 13 + key_len).contains(&at)
+}
+
 #[test]
 fn a_record_inside_the_value_of_a_torn_record_does_not_make_it_damage() {
     quiet();
     let embedded = Write::set(b"inner", b"must never be seen", 1_000_000).encoded();
-    let log = Log::new(vec![Write::set(b"a", b"1", 1), Write::set(b"box", &embedded, 2)]);
-    for at in log.ends[0]..log.bytes.len() {
-        is_torn(&log, &flipped(&log, at, 0x08), 1, &format!("byte {at}"));
+    for outer in [Write::set(b"box", &embedded, 2), Write::set(b"box", &embedded, 0).legacy()] {
+        let log = Log::new(vec![Write::set(b"a", b"1", 1), outer]);
+        for at in log.ends[0]..log.bytes.len() {
+            let (bytes, what) = (flipped(&log, at, 0x04), format!("byte {at}"));
+            // When its own fields contradict each other, the record inside may be the one behind it.
+            match is_field(&log, 1, at) {
+                true => is_refused(&log, &bytes, 1, &what),
+                false => is_torn(&log, &bytes, 1, &what),
+            }
+        }
+        for cut in log.ends[0] + 1..log.bytes.len() {
+            is_torn(&log, &log.bytes[..cut], 1, &format!("cut at {cut}"));
+        }
     }
-}
-
-#[test]
-fn a_cut_that_leaves_an_embedded_record_as_the_last_bytes_is_refused_rather_than_guessed_at() {
-    // Nothing tells this from damage in front of a whole record, so nothing may be cut.
-    quiet();
-    let log = small_log();
-    is_refused(&log, &log.bytes[..log.ends[2] - 8], 2, "the embedded record ends the file");
-    // A W10 record ends with its value, so damage to its front looks the same.
-    let embedded = Write::set(b"inner", b"must never be seen", 1_000_000).encoded();
-    let log = Log::new(vec![Write::set(b"a", b"1", 1), Write::set(b"box", &embedded, 0).legacy()]);
-    is_refused(&log, &flipped(&log, log.ends[0], 0x08), 1, "the embedded record ends a W10 log");
 }
 
 #[test]
@@ -269,8 +284,13 @@ fn zeros_behind_the_last_record_are_a_torn_tail() {
     for zeros in lengths {
         for log in [Log::new(Vec::new()), small_log()] {
             let bytes = [&log.bytes[..], &vec![0; zeros]].concat();
-            recovers(&log, &bytes, log.writes.len(), &format!("{zeros} zeros"));
-            is_torn(&log, &bytes, log.writes.len(), &format!("{zeros} zeros"));
+            let what = format!("{zeros} zeros");
+            recovers(&log, &bytes, log.writes.len(), &what);
+            // Zeros alone are a file of any kind, unless they are so few that they can be a record's place.
+            match log.writes.is_empty() && zeros > RECORD_MAX {
+                true => is_no_log(&bytes, &what),
+                false => is_torn(&log, &bytes, log.writes.len(), &what),
+            }
         }
     }
 }
@@ -320,14 +340,60 @@ fn every_torn_tail_is_kept_under_a_name_of_its_own() {
 }
 
 #[test]
-fn a_log_damaged_in_the_middle_whose_end_is_torn_too_keeps_every_byte_aside() {
-    // No chain of whole records reaches the end, so by the contract it is torn from the damage on; the records behind
-    // the damage are in the file beside it and can be saved by hand.
+fn damage_in_the_middle_is_refused_when_the_end_is_torn_too() {
     quiet();
     let log = small_log();
-    let mut bytes = flipped(&log, log.ends[1] + 9, 0x02);
-    bytes.truncate(log.bytes.len() - 3);
-    is_torn(&log, &bytes, 2, "damaged and torn");
+    for at in 0..log.end_of(5) {
+        for torn in [1, 3, log.bytes.len() - log.end_of(6) - 1] {
+            let mut bytes = flipped(&log, at, 0x02);
+            bytes.truncate(log.bytes.len() - torn);
+            is_refused(&log, &bytes, log.whole_before(at), &format!("byte {at}, and {torn} cut"));
+        }
+    }
+    // Far from the end, where a record of the largest size would not reach.
+    let many = Log::new((0..10_000).map(|n: u32| Write::set(format!("key {n}").as_bytes(), b"value", 7)).collect());
+    for at in many.end_of(49)..many.end_of(50) {
+        let mut bytes = flipped(&many, at, 0x10);
+        bytes.truncate(many.bytes.len() - 3);
+        is_refused(&many, &bytes, 49, &format!("byte {at} of 10,000 records"));
+    }
+}
+
+#[test]
+fn a_file_that_does_not_begin_with_a_record_is_no_log_and_is_left_alone() {
+    quiet();
+    let readme = std::fs::read("README.md").unwrap();
+    is_no_log(&readme, "README.md");
+    is_no_log(b"hello world, this is no log\n", "a line");
+    for seed in 0..20 {
+        is_no_log(&Random(seed).bytes(5_000), "noise");
+    }
+    is_no_log(&Random(99).bytes(5_000_000), "much noise");
+    // Shorter than any record it may be the beginning of one.
+    let log = Log::new(Vec::new());
+    for len in 1..RECORD_MIN {
+        is_torn(&log, &readme[..len], 0, &format!("{len} bytes"));
+    }
+}
+
+#[test]
+fn what_was_never_written_is_kept_without_filling_the_disk() {
+    quiet();
+    const GIGABYTE: u64 = 1 << 30;
+    let blocks = |path: &Path| std::fs::metadata(path).unwrap().blocks();
+    for (bytes, opens) in [(small_log().bytes, true), (Vec::new(), false)] {
+        let directory = temp_dir();
+        let path = file_with(&directory, "wal", &bytes);
+        File::options().write(true).open(&path).unwrap().set_len(GIGABYTE).unwrap();
+        assert_eq!(Wal::open(&path).is_ok(), opens);
+        let torn = directory.path().join("wal.torn-1");
+        assert_eq!(torn.exists(), opens);
+        if opens {
+            assert_eq!(std::fs::metadata(&torn).unwrap().len(), GIGABYTE - bytes.len() as u64);
+            assert!(blocks(&torn) * 512 < 1 << 20, "{} blocks", blocks(&torn));
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ static inline size_t own_del(uint8_t *out, const char *key, uint64_t timestamp)
 }
 static inline int own_write_file(const char *path, const void *data, size_t len)
 {
+    unlink(path); /* a log's file remembers what was durable in it: other bytes are another file */
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     ssize_t wrote = fd < 0 ? -1 : write(fd, data, len);
     if (fd >= 0)

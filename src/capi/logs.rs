@@ -19,7 +19,7 @@ use crate::wal;
 use crate::wal::checkpoint::Covered;
 use crate::wal::compact::{self, Compacted, Retention};
 use crate::wal::meta::Origin;
-use crate::wal::scan;
+use crate::wal::scan::{self, End, Position};
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::tail::{Failure, LogTail};
 use std::fs::File;
@@ -93,7 +93,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     let mut entry =
         LOGS.find_or_add(|key| key.fd.is_none() && key.has_path(&absolute), |_| (), |key| key.fd.is_none())?;
     entry.value().begin();
-    wal::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
+    wal::repair::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
     let len = entry.value().tail.len();
     entry.key(|key| -> Result<()> {
         let received = key.received && key.id == id && len > 0;
@@ -152,10 +152,14 @@ pub(super) fn is_adopted(fd: RawFd, address: usize) -> bool {
 pub(super) fn sync_at_close(fd: RawFd) -> Result<()> {
     // SAFETY: the descriptor is a live writer's.
     let mut log = OpenLog::of(unsafe { super::wal_writer::borrow(fd) }?)?;
-    if log.entry.value().latched {
+    let LogState { tail, latched, .. } = log.entry.value();
+    if *latched {
         return Ok(());
     }
     log.storage.sync()?;
+    if tail.durable() < tail.len() && tail.len() <= log.storage.len()? {
+        tail.now_durable(&log.storage);
+    }
     Ok(())
 }
 
@@ -163,7 +167,12 @@ pub(super) fn sync_at_close(fd: RawFd) -> Result<()> {
 pub(super) struct OpenLog<'fd> {
     storage: FileStorage<BorrowedFd<'fd>>,
     entry: LogEntry,
+    /// The program's writer has written nothing yet, so the log may have been emptied for it.
+    pub(super) is_new: bool,
 }
+
+/// Looks at a log that others write to before it is called busy.
+const LOOKS: u32 = 1000;
 
 impl<'fd> OpenLog<'fd> {
     /// The log behind a writer's descriptor.
@@ -173,7 +182,7 @@ impl<'fd> OpenLog<'fd> {
         let number = fd.as_raw_fd();
         let is_it = |key: &LogKey| key.fd == Some(number) && key.id == id;
         if let Some(entry) = LOGS.find(is_it)? {
-            return Ok(OpenLog { storage, entry });
+            return Ok(OpenLog { storage, entry, is_new: false });
         }
         // A struct filled by hand, or a descriptor that now leads to another file.
         forget_descriptor(number);
@@ -184,21 +193,48 @@ impl<'fd> OpenLog<'fd> {
             let _ = key.path.set(&path);
         };
         let entry = LOGS.find_or_add(is_it, fill, |key| key.fd.is_none())?;
-        Ok(OpenLog { storage, entry })
+        Ok(OpenLog { storage, entry, is_new: false })
     }
 
-    /// Brings the state up to date with the file.
+    /// Brings the state up to date with the file, to which other processes may be writing.
     fn refresh(&mut self) -> Result<&mut LogTail> {
         let len = self.storage.len()?;
-        let state = self.entry.value();
-        if len != state.tail.len() {
-            let end = state.tail.refresh(&file::reopen_for_reading(self.storage.0)?)?;
-            if end.damaged {
-                crate::log_error!("the log ends with a damaged record at offset {}: reopen it", end.next.offset);
-                return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
-            }
+        if len < self.entry.value().tail.len() && !(len == 0 && self.is_new) {
+            let (known, after) = (self.entry.value().tail.len(), self.entry.value().tail.last());
+            crate::log_error!("{}: cut from {known} bytes to {len} by somebody else: reopen it", self.name());
+            return Err(Error::Damaged { offset: len, after });
+        }
+        if len != self.entry.value().tail.len() {
+            self.read_on()?;
         }
         Ok(&mut self.entry.value().tail)
+    }
+
+    /// Reads what others have added, and again as long as one of them is in the middle of a write.
+    fn read_on(&mut self) -> Result<()> {
+        let reader = file::reopen_for_reading(self.storage.0)?;
+        let mut before = None;
+        for _ in 0..LOOKS {
+            let end = self.entry.value().tail.refresh(&reader)?;
+            let len = reader.len()?;
+            if !end.damaged {
+                return Ok(());
+            }
+            if before == Some(len) {
+                let offset = end.next.offset;
+                crate::log_error!("{}: ends with a damaged record at offset {offset}: reopen it", self.name());
+                return Err(Error::Damaged { offset, after: end.last() });
+            }
+            before = Some(len);
+            reader.settle();
+        }
+        Err(Error::Io(std::io::Error::from_raw_os_error(libc::EBUSY)))
+    }
+
+    /// The log's name for a message.
+    fn name(&mut self) -> String {
+        let path = self.entry.key(|key| key.path.get().map(|path| path.display().to_string()));
+        path.unwrap_or_else(|| String::from("a log without a path"))
     }
 
     fn ready_word(&self) -> u64 {
@@ -227,23 +263,42 @@ impl<'fd> OpenLog<'fd> {
 
     /// Appends encoded records; see [`LogTail::append`]. Returns the last LSN and the log's length.
     pub(super) fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<(Lsn, u64)> {
-        self.begin_append(ahead)?;
-        let state = self.entry.value();
-        match state.tail.append(&mut self.storage, ahead, encoded, ends) {
-            Ok(lsn) => Ok((lsn, state.tail.len())),
-            Err(Failure::Write(error)) => {
-                crate::log_error!("append at offset {}: {error}; rolled back", state.tail.len());
-                Err(error)
-            }
-            Err(Failure::Sync(error)) => {
-                state.latched = true;
-                crate::log_error!(
-                    "fsync at offset {}: {error}; the log takes nothing until reopened",
-                    state.tail.len()
-                );
-                Err(error)
+        let mut failed = None;
+        for _ in 0..LOOKS {
+            self.begin_append(ahead)?;
+            let state = self.entry.value();
+            let (len, next) = (state.tail.len(), state.tail.next());
+            match state.tail.append(&mut self.storage, ahead, encoded, ends) {
+                Ok(lsn) => return Ok((lsn, state.tail.len())),
+                Err(Failure::Mixed) => return self.find_appended(next, encoded, ends.len()),
+                // Somebody else's record came first.
+                Err(Failure::Write(error @ Error::Damaged { .. })) if ahead == 0 => failed = Some(error),
+                Err(Failure::Write(error)) => {
+                    crate::log_error!("{}: append at offset {len}: {error}; rolled back", self.name());
+                    return Err(error);
+                }
+                Err(Failure::Sync(error)) => {
+                    state.latched = true;
+                    crate::log_error!(
+                        "{}: fsync at offset {len}: {error}; the log takes nothing until reopened",
+                        self.name()
+                    );
+                    return Err(error);
+                }
             }
         }
+        Err(failed.unwrap_or(Error::Internal("a log that is always written to")))
+    }
+
+    /// Finds `count` records that were appended, and are durable, among those that others have appended at the same
+    /// time, from record `from` on. Returns the LSN of the last, and the log's length.
+    fn find_appended(&mut self, from: Position, encoded: &[u8], count: usize) -> Result<(Lsn, u64)> {
+        self.read_on()?;
+        let tail = &self.entry.value().tail;
+        let reader = file::reopen_for_reading(self.storage.0)?;
+        let first = wal::find_encoded(&reader, from, tail.len(), encoded)?;
+        let missing = Error::Damaged { offset: from.offset, after: from.lsn };
+        first.map(|first| (first.plus(count as u64 - 1), tail.len())).ok_or(missing)
     }
 
     /// The last LSN and the log's length.
@@ -356,8 +411,8 @@ pub(super) fn copy_of(tail: &LogTail, from: Lsn) -> Mapped<LogTail> {
     copy
 }
 
-/// Opens a log that is named by its path, and brings what is known of it up to date. Damage is refused.
-fn open_by_path(path: &Path) -> Result<(FileStorage<File>, FileId, LogEntry)> {
+/// Opens a log that is named by its path, and brings what is known of it up to date.
+fn open_by_path(path: &Path) -> Result<(FileStorage<File>, FileId, LogEntry, End)> {
     let storage = file::open_read(path)?;
     let id = storage.id()?;
     let fill = |key: &mut LogKey| {
@@ -365,18 +420,24 @@ fn open_by_path(path: &Path) -> Result<(FileStorage<File>, FileId, LogEntry)> {
         let _ = key.path.set(&wal::absolute(path));
     };
     let mut entry = LOGS.find_or_add(|key| key.id == id, fill, |key| key.fd.is_none())?;
-    let end = entry.value().tail.refresh(&storage)?;
-    if end.damaged {
-        return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
+    let fd = entry.key(|key| key.fd);
+    let (len, known) = (storage.len()?, entry.value().tail.len());
+    if len < known && fd.is_some_and(|fd| is_file(fd, id)) {
+        // What its writer knows stays, so that it notices too.
+        return Err(Error::Damaged { offset: len, after: entry.value().tail.last() });
     }
-    Ok((storage, id, entry))
+    let end = entry.value().tail.refresh(&storage)?;
+    Ok((storage, id, entry, end))
 }
 
 /// Drops the records of the log at `path` that a checkpoint covers; see [`compact::plan`]. Writers of this process that
 /// have it open go on in the new file.
 pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest: Option<Lsn>) -> Result<Compacted> {
     let path = &file::real(path);
-    let (storage, id, mut entry) = open_by_path(path)?;
+    let (storage, id, mut entry, end) = open_by_path(path)?;
+    if end.damaged {
+        return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
+    }
     let LogState { tail, latched, .. } = entry.value();
     let plan = compact::plan(checkpoint, &storage, tail, keep, slowest)?;
     if plan.records == 0 {
@@ -434,7 +495,7 @@ fn tell_others(old: FileId, new: FileId, known: &LogTail, change: impl Fn(RawFd,
 /// with others before.
 pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
     let path = &file::real(path);
-    let (storage, id, mut entry) = open_by_path(path)?;
+    let (storage, id, mut entry, _) = open_by_path(path)?;
     let mut writer = FileStorage(file::open_append(path)?);
     let kept = compact::truncate_to(path, &storage, &mut writer, &mut entry.value().tail, lsn)?;
     let known = copy_of(&entry.value().tail, Lsn::ZERO);

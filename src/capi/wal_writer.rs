@@ -50,9 +50,11 @@ pub(super) unsafe fn borrow<'a>(fd: RawFd) -> Result<BorrowedFd<'a>> {
 pub(super) unsafe fn log_of<'a>(writer: *const wal_writer) -> Result<OpenLog<'a>> {
     ptr::check(writer)?;
     // SAFETY: not NULL, and the caller promises a writer.
-    let fd = unsafe { (*writer).fd };
+    let wal_writer { fd, offset } = unsafe { writer.read() };
     // SAFETY: the caller's promise.
-    OpenLog::of(unsafe { borrow(fd) }?)
+    let mut log = OpenLog::of(unsafe { borrow(fd) }?)?;
+    log.is_new = offset == 0;
+    Ok(log)
 }
 
 /// Writes the log's length to the visible struct.
@@ -66,9 +68,10 @@ pub(super) unsafe fn publish(writer: *mut wal_writer, len: u64) {
 
 /// Opens or creates the log at `path` for appending (O_WRONLY|O_CREAT|O_APPEND, 0644, never O_TRUNC) and finds the end
 /// of its last whole record. A torn tail is cut off, its bytes kept in `<path>.torn-N`, with a warning. Returns 0, or
-/// -1 with `errno`: EBADMSG if the log is damaged and whole records follow the damage (nothing is changed), EINVAL for
-/// NULL, or what open(2), read(2) or fsync(2) say; `fd` is -1 then. `wal_close` closes it. Takes no lock.
-/// (`wal_open(path)` is `wal_open_path`.)
+/// -1 with `errno`: EBADMSG if the log is damaged or cut where it was durable, if whole records follow the damage, or
+/// if the file is no log (nothing is changed; `logship_wal_truncate_to` is the way on), EINVAL for NULL, or what
+/// open(2), read(2) or fsync(2) say; `fd` is -1 then. `wal_close` closes it. Takes no lock. (`wal_open(path)` is
+/// `wal_open_path`.)
 ///
 /// # Safety
 /// `writer` points to a writable struct, `path` is a C string.
@@ -120,9 +123,10 @@ pub unsafe extern "C" fn wal_open_path(path: *const c_char) -> *mut wal_writer {
 
 /// Appends one record; it is durable (fsync) when this returns 0. Returns -1 with `errno` if not: the log is then what
 /// it was. After ENOSPC, EIO or a short write the next append may succeed; after a failed fsync every later append
-/// fails with EIO until the log is reopened. EINVAL for NULL or a record that can't be encoded, EBADMSG if someone has
-/// cut or damaged the log's end since it was opened. One log from one thread at a time. Blocks as long as the disk
-/// does.
+/// fails with EIO until the log is reopened. EINVAL for NULL, a record that can't be encoded, or a time stamp that the
+/// clock can't pass. EBADMSG if someone has cut the log since it was opened, or damaged its end; ESTALE if someone has
+/// removed the file or put another in its place: what is appended to it would be lost. Reopen it then. One log from one
+/// thread at a time; several processes may append to one. Blocks as long as the disk does.
 ///
 /// # Safety
 /// `writer` points to a writer, `record` to a record whose strings have their lengths.

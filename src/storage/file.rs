@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::sys::uio::pread;
 use nix::unistd::{Whence, fsync, ftruncate, lseek, write};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -140,6 +140,26 @@ impl<F: AsFd> Storage for FileStorage<F> {
         let stat = fstat(&self.0)?;
         let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
         Ok(seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
+    }
+
+    fn len_to_append(&self) -> io::Result<u64> {
+        let stat = fstat(&self.0)?;
+        if stat.st_nlink == 0 {
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    fn settle(&self) {
+        sys::settle(&self.0);
+    }
+
+    fn note(&self) -> Option<Vec<u8>> {
+        sys::note(&self.0)
+    }
+
+    fn set_note(&self, note: &[u8]) {
+        sys::set_note(&self.0, note);
     }
 }
 
@@ -298,12 +318,19 @@ pub fn save_tail(path: &Path, what: &str, storage: &impl Storage, offset: u64) -
     Ok(name)
 }
 
+/// Whether all bytes are zero, compared as fast as memory is.
+#[must_use]
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.split_first().is_none_or(|(first, rest)| *first == 0 && rest == &bytes[..rest.len()])
+}
+
 /// Writes all of `bytes` to a file. A file that may not grow so far is EFBIG, without the signal that goes with it.
 pub fn write_all(into: &mut File, bytes: &[u8]) -> io::Result<()> {
     shielded(|| into.write_all(bytes))
 }
 
-/// Writes the bytes `range` of `storage`, as far as there are any, to a file.
+/// Writes the bytes `range` of `storage`, as far as there are any, to a new file, in which what was never written stays
+/// so: a log that somebody has stretched by a gigabyte must not fill the disk with a gigabyte of zeros.
 pub fn copy_range(storage: &impl Storage, range: Range<u64>, into: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     let mut offset = range.start;
@@ -313,8 +340,13 @@ pub fn copy_range(storage: &impl Storage, range: Range<u64>, into: &mut File) ->
         if count == 0 {
             break;
         }
-        write_all(into, &buffer[..count])?;
+        if is_zero(&buffer[..count]) {
+            into.seek_relative(i64::try_from(count).unwrap_or(0))?;
+        } else {
+            write_all(into, &buffer[..count])?;
+        }
         offset += count as u64;
     }
-    Ok(())
+    let len = into.stream_position()?;
+    shielded(|| into.set_len(len))
 }

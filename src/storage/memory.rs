@@ -23,6 +23,8 @@ pub struct MemoryStorage {
     pub hints: Vec<usize>,
     /// The files beside the log, by suffix.
     pub beside: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// What the file carries about itself.
+    pub note: RefCell<Option<Vec<u8>>>,
 }
 
 impl Storage for MemoryStorage {
@@ -76,5 +78,13 @@ impl Storage for MemoryStorage {
     fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
         self.beside.borrow_mut().insert(suffix.to_owned(), bytes.to_vec());
         Ok(())
+    }
+
+    fn note(&self) -> Option<Vec<u8>> {
+        self.note.borrow().clone()
+    }
+
+    fn set_note(&self, note: &[u8]) {
+        self.note.replace(Some(note.to_vec()));
     }
 }

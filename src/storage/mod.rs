@@ -1,5 +1,5 @@
-//! Where the bytes of a log lie: five verbs and a hint, so that every fault can be made by a test; and small files that
-//! stand beside the log under its name and a suffix.
+//! Where the bytes of a log lie: five verbs and a hint, so that every fault can be made by a test; small files that
+//! stand beside the log under its name and a suffix; and a note that the log's file carries.
 //!
 //! [`mod@file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is
 //! the twin for tests and the place where faults are injected.
@@ -50,6 +50,22 @@ pub trait Storage {
     fn modified(&self) -> io::Result<u64> {
         Ok(0)
     }
+
+    /// How many bytes there are, for one who is about to append: ESTALE if what is appended would be lost, because the
+    /// file has no name any more.
+    fn len_to_append(&self) -> io::Result<u64> {
+        self.len()
+    }
+    /// Returns when no write(2) of another process is half done.
+    fn settle(&self) {}
+
+    /// The few bytes that the log's file carries about itself, beside its content; `None` if it has none, or can't.
+    fn note(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Replaces them, whole or not at all; they become durable with the next sync. They are a help, so that they can't
+    /// be written is no failure.
+    fn set_note(&self, _note: &[u8]) {}
 }
 
 /// An append that failed, perhaps half-way.

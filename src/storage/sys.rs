@@ -1,7 +1,38 @@
-//! The system call of `storage` that the safe crates don't offer.
-#![allow(unsafe_code, reason = "sync_file_range(2) on a borrowed descriptor")]
+//! The system calls of `storage` that the safe crates don't offer.
+#![allow(unsafe_code, reason = "sync_file_range(2) and extended attributes on a borrowed descriptor")]
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
+
+/// The attribute that holds a log's note.
+const NOTE: &CStr = c"user.logship.durable";
+/// A name that no file has.
+const NO_NOTE: &CStr = c"user.logship.none";
+/// More bytes than any note has.
+const NOTE_MAX: usize = 256;
+
+/// fgetxattr(2): a file's note. `None`: it has none, or its file system keeps no attributes.
+pub(super) fn note(fd: impl AsFd) -> Option<Vec<u8>> {
+    let mut note = vec![0; NOTE_MAX];
+    let into = note.as_mut_ptr().cast();
+    // SAFETY: a borrowed, hence open, descriptor, a C string, and a buffer of the length that is said.
+    let len = unsafe { libc::fgetxattr(fd.as_fd().as_raw_fd(), NOTE.as_ptr(), into, NOTE_MAX) };
+    note.truncate(usize::try_from(len).ok()?);
+    Some(note)
+}
+
+/// fsetxattr(2): replaces a file's note, if its file system keeps any.
+pub(super) fn set_note(fd: impl AsFd, note: &[u8]) {
+    // SAFETY: a borrowed, hence open, descriptor, a C string, and a readable slice.
+    unsafe { libc::fsetxattr(fd.as_fd().as_raw_fd(), NOTE.as_ptr(), note.as_ptr().cast(), note.len(), 0) };
+}
+
+/// Waits for a write(2) that is going on: changing an attribute takes the lock of the inode that a write holds from its
+/// first byte to its last. The attribute that is removed is one that the file does not have.
+pub(super) fn settle(fd: impl AsFd) {
+    // SAFETY: a borrowed, hence open, descriptor, and a C string.
+    unsafe { libc::fremovexattr(fd.as_fd().as_raw_fd(), NO_NOTE.as_ptr()) };
+}
 
 /// sync_file_range(2): begins to write a file's dirty pages back from byte `from` on, and does not wait for it. Makes
 /// nothing durable, and that it failed means nothing: fsync(2) writes what is left, and says so if it can't.

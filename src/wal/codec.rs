@@ -92,6 +92,12 @@ pub fn frame_len(prefix: &[u8]) -> Option<usize> {
     }
 }
 
+/// As [`record::extent`]; what the fields of another codec say is not known.
+#[must_use]
+pub fn extent(bytes: &[u8]) -> Option<usize> {
+    if is_replaced() { frame_len(bytes) } else { record::extent(bytes) }
+}
+
 #[cold]
 fn big_endian_len(prefix: &[u8]) -> Option<usize> {
     let [_, _, _, _, length @ ..] = prefix.first_chunk::<PREFIX>()?;

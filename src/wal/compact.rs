@@ -8,6 +8,7 @@
 use super::checkpoint::{self, Covered};
 use super::index_file;
 use super::meta::{self, Origin};
+use super::note::Note;
 use super::scan;
 use super::tail::LogTail;
 use crate::error::{Error, Result};
@@ -152,6 +153,7 @@ pub fn replace<F: AsFd>(
         if end.damaged || !is_same {
             return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
         }
+        tail.now_durable(&reader);
         let entries: Vec<_> = old.into_iter().chain([meta::Entry::of(&reader, tail)?]).collect();
         meta::save(path, &entries)?;
         let appender = file::open_append(&temporary)?;
@@ -184,16 +186,22 @@ pub fn truncate_to<F: AsFd>(
         return Err(Error::OutOfRange { lsn, base: tail.base(), last: tail.last() });
     }
     if lsn == tail.last() && reader.len()? == tail.len() {
+        // Of one that somebody else has cut: that is the log from now on.
+        writer.sync()?;
+        tail.now_durable(reader);
         return Ok(None);
     }
     let damage = Error::Damaged { offset: tail.near(lsn).offset, after: lsn };
     let (at, ..) = tail.place_behind(reader, lsn)?.ok_or(damage)?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
     meta::note_cut(path, reader, tail)?;
+    // From here on no more is known durable than what stays.
+    reader.set_note(&Note::default().encode());
     writer.truncate(at.offset)?;
     writer.sync()?;
     tail.reset();
     tail.refresh(reader)?;
+    tail.now_durable(reader);
     meta::note_cut(path, reader, tail)?;
     Ok(Some(kept))
 }

@@ -1,7 +1,8 @@
 //! The write-ahead log: records one after another in one file, durable when `append` returns.
 //!
-//! [`record`] is the codec, [`scan`] reads, [`tail`] writes, [`index`] finds, [`recovery`] and [`checkpoint`] build the
-//! store. [`Wal`] ties them to one open file for the Rust API; the C layer ties the same parts to a descriptor.
+//! [`record`] is the codec, [`scan`] reads, [`judge`] and [`repair`] say what may be cut off, [`tail`] writes,
+//! [`index`] finds, [`recovery`] and [`checkpoint`] build the store. [`Wal`] ties them to one open file for the Rust
+//! API; the C layer ties the same parts to a descriptor.
 //! [`reader`], [`survey`], [`fit`] and [`salvage`] are for who looks at a log, whole or damaged, and decides what to do
 //! with it.
 
@@ -12,10 +13,13 @@ pub mod crc;
 pub mod fit;
 pub mod index;
 pub mod index_file;
+pub mod judge;
 pub mod meta;
+pub mod note;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod repair;
 pub mod salvage;
 pub mod scan;
 pub mod snapshot;
@@ -32,63 +36,13 @@ use crate::storage::Storage;
 use crate::storage::file::{self, FileStorage};
 use crate::types::{History, Lsn};
 use compact::{Compacted, Retention};
+use judge::Verdict;
+use note::Note;
 use record::Record;
-use scan::{Position, Tail};
+use scan::Position;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use tail::{Failure, LogTail};
-
-/// Reads a log's end and makes it fit to append to: a torn tail is copied to `<path>.torn-N` and cut off, with a
-/// warning; damage in the middle is [`Error::Damaged`] and nothing is changed. What a crash has left of a compaction is
-/// removed.
-///
-/// `reader` and `writer` are the same file; a C log's descriptor is write-only.
-pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tail: &mut LogTail) -> Result<()> {
-    let path = &file::real(path);
-    if reader.is_empty()? {
-        // Of a log that was removed: the new one's first records may be like that one's.
-        file::discard(&file::beside(path, meta::SUFFIX));
-    }
-    remove_temporaries(path, &["", meta::SUFFIX, index_file::SUFFIX]);
-    let end = tail.refresh(reader)?;
-    let offset = end.next.offset;
-    // A compacted log has had a whole record from the beginning.
-    let was_whole = offset == 0 && tail.base() > Lsn::ZERO;
-    match scan::judge_end(reader, &end)? {
-        Tail::Clean => Ok(()),
-        Tail::Torn if was_whole => Err(Error::Damaged { offset, after: end.last() }),
-        Tail::Torn => {
-            let kept = file::save_tail(path, "torn", reader, offset)?;
-            let bytes = reader.len()?.saturating_sub(offset);
-            meta::note_cut(path, reader, tail)?;
-            crate::log_warn!(
-                "{}: a torn record at offset {offset} (after LSN {}) was cut off; its {bytes} bytes are kept in {}",
-                path.display(),
-                end.last(),
-                kept.display()
-            );
-            writer.truncate(offset)?;
-            Ok(writer.sync()?)
-        }
-        Tail::Damaged => {
-            crate::log_error!(
-                "{}: damaged at offset {offset} (after LSN {}): whole records follow, so nothing was cut",
-                path.display(),
-                end.last()
-            );
-            Err(Error::Damaged { offset, after: end.last() })
-        }
-    }
-}
-
-/// Removes what a crash has left of files that were to become `path` with these suffixes.
-fn remove_temporaries(path: &Path, suffixes: &[&str]) {
-    for suffix in suffixes {
-        // They do no harm but take room, so that they can't be found is no failure.
-        let left = file::all_beside(path, &format!("{suffix}.tmp-")).unwrap_or_default();
-        left.iter().for_each(|name| file::discard(name));
-    }
-}
 
 /// What stands behind the name of a log for the checkpoint that a snapshot installed.
 pub const CHECKPOINT_SUFFIX: &str = ".ckpt";
@@ -136,16 +90,16 @@ pub struct Wal<S: Storage = FileStorage<File>> {
 }
 
 impl Wal {
-    /// Opens or creates the log at `path`, cuts a torn tail off (see [`repair`]) and finds its last record.
+    /// Opens or creates the log at `path`, cuts a torn tail off (see [`repair::repair`]) and finds its last record.
     pub fn open(path: impl AsRef<Path>) -> Result<Wal> {
         let path = path.as_ref();
         let file = file::open_append(path)?;
         lock(&file)?;
-        remove_temporaries(path, &[CHECKPOINT_SUFFIX]);
+        repair::remove_temporaries(path, &[CHECKPOINT_SUFFIX]);
         let reader = file::reopen_for_reading(&file)?;
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();
-        repair(path, &reader, &mut storage, &mut tail)?;
+        repair::repair(path, &reader, &mut storage, &mut tail)?;
         Ok(Wal { storage, path: file::real(path), tail, latched: false, scratch: Vec::new() })
     }
 
@@ -218,7 +172,8 @@ impl<S: Storage> Wal<S> {
     pub fn with_storage(storage: S) -> Result<Wal<S>> {
         let mut tail = Box::<LogTail>::default();
         let end = tail.refresh(&storage)?;
-        if end.damaged {
+        let note = Note::of(&storage, &end)?;
+        if judge::judge(&storage, &end, note.as_ref())? != Verdict::Whole {
             return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
         }
         Ok(Wal { storage, path: PathBuf::new(), tail, latched: false, scratch: Vec::new() })
@@ -264,6 +219,10 @@ impl<S: Storage> Wal<S> {
             Err(Failure::Sync(error)) => {
                 self.latched = true;
                 Err(error)
+            }
+            Err(Failure::Mixed) => {
+                self.latched = true;
+                Err(Error::Damaged { offset: self.tail.len(), after: self.tail.last() })
             }
         }
     }
@@ -353,6 +312,23 @@ pub fn find_recent(
                 end - start == len as u64 && batch.encoded.get(begin..).and_then(record::stored_crc) == Some(crc);
             if matches {
                 found.get_or_insert(lsn);
+            }
+            lsn = lsn.next();
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The LSN of the first of the encoded records, if they stand somewhere in the log from record `from` on.
+pub fn find_encoded(storage: &impl Storage, from: Position, limit: u64, encoded: &[u8]) -> Result<Option<Lsn>> {
+    let mut there = vec![0; encoded.len()];
+    let mut found = None;
+    scan::scan(storage, from, limit, |batch| {
+        let mut lsn = batch.first;
+        for offset in batch.offsets {
+            if found.is_none() && storage.read_at(&mut there, *offset)? == encoded.len() && there == encoded {
+                found = Some(lsn);
             }
             lsn = lsn.next();
         }

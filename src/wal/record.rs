@@ -285,6 +285,23 @@ pub fn next_in(bytes: &[u8]) -> Next<'_> {
     }
 }
 
+/// How long the record at the front of `bytes` is by its length field, if its other fields, as far as they are there,
+/// say the same: what lies within it is its key and value then, be it a record. `None`: they contradict each other, so
+/// that any of them may be damaged.
+#[must_use]
+pub fn extent(bytes: &[u8]) -> Option<usize> {
+    let declared = frame_len(bytes)?;
+    if !may_become_a_record(bytes, declared) {
+        return None;
+    }
+    let field = |at: usize| Some(usize::from(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?)));
+    let value_len = field(9).and_then(|key_len| Some((key_len, field(11 + key_len)?)));
+    let Some((key_len, value_len)) = value_len else { return Some(declared) };
+    let is_del = bytes.get(8) == Some(&Op::Del.byte());
+    let needed = OVERHEAD + key_len + value_len;
+    ((declared == needed || declared + 8 == needed) && !(is_del && value_len > 0)).then_some(declared)
+}
+
 /// Whether what is there of a cut record, at least its first 8 bytes, can be the front of a record of this length.
 fn may_become_a_record(bytes: &[u8], declared: usize) -> bool {
     let op = bytes.get(8);
@@ -509,6 +526,27 @@ mod tests {
         }
         for (op, key_len) in [(1, 3), (2, 6), (1, 14)] {
             assert_eq!(next_in(&cut(op, key_len)), Next::Incomplete, "op {op}, key_len {key_len}");
+        }
+    }
+
+    #[test]
+    fn fields_that_agree_say_how_far_a_record_goes_and_others_do_not() {
+        for sample in samples() {
+            for len in 8..=sample.len() {
+                assert_eq!(extent(&sample[..len]), Some(sample.len()), "{len} bytes");
+            }
+            assert_eq!(extent(&sample[..7]), None);
+            // A flipped bit of a field that says how long something is, or of the op.
+            let key_len = usize::from(u16::from_le_bytes([sample[9], sample[10]]));
+            for bit in (4 * 8..11 * 8).chain((11 + key_len) * 8..(13 + key_len) * 8) {
+                let mut bytes = sample.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let is_near = extent(&bytes).is_none_or(|len| len.abs_diff(sample.len()) <= 8);
+                assert!(is_near, "bit {bit}: no more than a time stamp that is there or is not");
+            }
+            let mut bytes = sample.clone();
+            bytes[0] ^= 1;
+            assert_eq!(extent(&bytes), Some(sample.len()), "the CRC says nothing of it");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reading a log from any record on: bounded memory, whole records only, and what stands at the end.
 //!
 //! Touches nothing but a [`Storage`]. A scan never skips: it ends at the first record that is not whole, and
-//! [`judge_end`] then tells a torn tail (a write that a crash cut off) from damage in the middle.
+//! [`judge`](super::judge) then tells a torn tail (a write that a crash cut off) from damage.
 #![forbid(unsafe_code)]
 
 use super::codec;
@@ -174,37 +174,4 @@ pub fn is_record_at(storage: &impl Storage, offset: u64) -> Result<bool> {
     let mut bytes = vec![0; record::RECORD_MAX];
     let count = storage.read_at(&mut bytes, offset)?;
     Ok(matches!(codec::next_in(&bytes[..count]), Next::Record { .. }))
-}
-
-/// What stands after the last whole record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
-    /// Nothing: the log ends with a whole record.
-    Clean,
-    /// A write that never ended: nothing whole follows, so nothing that was acknowledged is lost by cutting it.
-    Torn,
-    /// Damage: at least one whole record follows it and reaches the end of the log.
-    Damaged,
-}
-
-/// Judges what stands after a scan's end.
-///
-/// Any chain of whole records that reaches the end of the file ends with one whole record whose last byte is the
-/// file's last. So it is enough to look for that one among the last [`record::RECORD_MAX`] bytes.
-pub fn judge_end(storage: &impl Storage, end: &End) -> Result<Tail> {
-    if !end.damaged {
-        return Ok(Tail::Clean);
-    }
-    let len = storage.len()?;
-    let first = (end.next.offset + 1).max(len.saturating_sub(record::RECORD_MAX as u64));
-    let mut window = vec![0; usize::try_from(len.saturating_sub(first)).unwrap_or(0)];
-    let count = storage.read_at(&mut window, first)?;
-    let window = &window[..count];
-    for start in 0..window.len() {
-        let candidate = &window[start..];
-        if codec::frame_len(candidate) == Some(candidate.len()) && codec::decode(candidate).is_ok() {
-            return Ok(Tail::Damaged);
-        }
-    }
-    Ok(Tail::Torn)
 }

@@ -6,9 +6,11 @@
 
 use super::codec;
 use super::crc::crc32;
+use super::judge;
 use super::meta::Origin;
+use super::note::Note;
 use super::record::{self, Next, Op, RECORD_MAX, Record};
-use super::scan::{self, End, Position, Tail};
+use super::scan::{self, End, Position};
 use crate::error::Result;
 use crate::storage::Storage;
 use crate::types::{History, Lsn, Timestamp};
@@ -37,7 +39,7 @@ pub struct Survey {
     /// What the log has been through up to the last of them.
     pub history: History,
     /// What stands behind them.
-    pub tail: Tail,
+    pub tail: judge::Verdict,
     /// The whole records behind the first place that holds none.
     pub behind: Behind,
 }
@@ -54,13 +56,12 @@ impl Survey {
     pub fn verdict(&self) -> Verdict {
         let has_no_record = self.end.next.offset == 0;
         match self.tail {
-            Tail::Clean => Verdict::Whole,
-            // A file that ends where its first record is being written may be a log.
-            _ if has_no_record && self.behind.records == 0 && !self.end.cut => Verdict::NoLog,
+            judge::Verdict::Whole => Verdict::Whole,
+            judge::Verdict::Refused(judge::Reason::NotALog) => Verdict::NoLog,
             // A compacted log has had a whole record from the beginning.
-            Tail::Torn if has_no_record && self.base > Lsn::ZERO => Verdict::Damaged,
-            Tail::Torn => Verdict::Torn,
-            Tail::Damaged => Verdict::Damaged,
+            judge::Verdict::Torn if has_no_record && self.base > Lsn::ZERO => Verdict::Damaged,
+            judge::Verdict::Torn => Verdict::Torn,
+            judge::Verdict::Refused(_) => Verdict::Damaged,
         }
     }
 }
@@ -125,7 +126,7 @@ pub fn survey(storage: &impl Storage, origin: Origin, mut progress: impl FnMut(u
             Ok(())
         })?;
     }
-    let tail = scan::judge_end(storage, &end)?;
+    let tail = judge::judge(storage, &end, Note::of(storage, &end)?.as_ref())?;
     let dels = end.last().since(origin.base) - sets;
     Ok(Survey { base: origin.base, len: storage.len()?, end, sets, dels, newest, history, tail, behind })
 }

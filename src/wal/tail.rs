@@ -7,6 +7,7 @@
 use super::index::SparseIndex;
 use super::index_file;
 use super::meta::{self, Origin};
+use super::note::Note;
 use super::scan::{self, End, Position};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -16,6 +17,9 @@ use crate::types::{History, Lsn};
 /// How much is written ahead before the disk is told to begin with it: with less, what asking costs is more than what
 /// the sync gains.
 pub const WRITE_BACK: usize = 1024 * 1024;
+
+/// A write of one record up to this long can't be left with a hole in it that reaches beyond its own fields.
+const PAGE: usize = 4096;
 
 /// The end of a log.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ pub struct LogTail {
     /// whether a file that looks like this log still is.
     last_at: u64,
     heads: [[u8; 8]; 2],
+    /// How many bytes of it an fsync is known to have covered.
+    durable: u64,
     /// Up to which record the index file is known to reach.
     saved: Lsn,
     index: SparseIndex,
@@ -46,6 +52,7 @@ impl Default for LogTail {
             origin: Origin::default(),
             last_at: 0,
             heads: [[0; 8]; 2],
+            durable: 0,
             saved: Lsn::ZERO,
             index: SparseIndex::new(Lsn::ZERO),
         }
@@ -70,7 +77,7 @@ impl LogTail {
     }
 
     fn begin(&mut self, origin: Origin) {
-        (self.len, self.last_at) = (0, 0);
+        (self.len, self.last_at, self.durable) = (0, 0, 0);
         (self.last, self.history) = (origin.base, origin.history);
         (self.origin, self.saved) = (origin, origin.base);
         self.heads = [[0; 8]; 2];
@@ -81,7 +88,7 @@ impl LogTail {
     /// before `from` nothing is taken over: one of those would be looked for from the beginning of the log.
     pub fn copy_from(&mut self, other: &LogTail, from: Lsn) {
         self.set_summary(&other.summary());
-        self.saved = other.saved;
+        (self.saved, self.durable) = (other.saved, other.durable);
         self.index.copy_from(&other.index, from);
     }
 
@@ -259,27 +266,75 @@ impl LogTail {
         Ok(end)
     }
 
+    /// Notes in the log's file that all of it is durable: an fsync has covered it.
+    pub fn now_durable(&mut self, storage: &impl Storage) {
+        self.durable = self.len;
+        self.note(storage, 0);
+    }
+
+    /// As [`now_durable`](LogTail::now_durable), of a log that has this note: looking at it changes nothing.
+    pub(super) fn open_durable(&mut self, storage: &impl Storage, note: Option<Note>) {
+        self.durable = self.len;
+        if note != Some(self.as_noted()) {
+            self.note(storage, 0);
+        }
+    }
+
+    /// How many bytes of the log an fsync is known to have covered.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Notes what is durable, and that a write from there to byte `writing_to` begins, or with 0 that none is going on.
+    /// If others have written to the log meanwhile what they have noted stands.
+    fn note(&self, storage: &impl Storage, writing_to: u64) {
+        if self.durable == self.len {
+            storage.set_note(&Note { writing_to, ..self.as_noted() }.encode());
+        }
+    }
+
+    /// The note of this log, all of which is durable.
+    #[must_use]
+    pub fn as_noted(&self) -> Note {
+        let LogTail { len, last, last_at, heads: [first_head, last_head], .. } = *self;
+        Note { durable: len, last, writing_to: 0, first_head, last_at, last_head }
+    }
+
     /// Puts `encoded`, whole records, behind the log's end and `ahead` bytes that earlier calls put there, and has the
     /// disk begin with them. They are no part of the log until [`append`](LogTail::append) has made them durable, which
     /// must follow. On failure only these are cut off again.
     pub fn write_ahead(&self, storage: &mut impl Storage, ahead: usize, encoded: &[u8]) -> Result<()> {
-        self.write(storage, ahead, encoded)?;
+        // Where the write ends is not known yet.
+        self.write(storage, ahead, encoded, Some(u64::MAX))?;
         if ahead / WRITE_BACK < (ahead + encoded.len()) / WRITE_BACK {
             storage.start_sync(self.len + (ahead / WRITE_BACK * WRITE_BACK) as u64);
         }
         Ok(())
     }
 
-    /// The log must end where this state says, with `ahead` bytes behind it.
-    fn write(&self, storage: &mut impl Storage, ahead: usize, encoded: &[u8]) -> Result<()> {
+    /// The log must end where this state says, with `ahead` bytes behind it. A write that begins with these bytes is
+    /// noted first if it has `noted_to`, where it ends: a crash may leave it with a hole, and whole records behind.
+    fn write(&self, storage: &mut impl Storage, ahead: usize, encoded: &[u8], noted_to: Option<u64>) -> Result<()> {
         let before = self.len + ahead as u64;
         // More than our records: a torn one that could not be cut, or somebody else's. Behind it nothing would be
         // found.
-        if storage.len()? != before {
+        let len = storage.len_to_append().map_err(|error| match error.raw_os_error() {
+            Some(libc::ESTALE) => Error::Gone,
+            _ => Error::Io(error),
+        })?;
+        if len != before {
             return Err(Error::Damaged { offset: self.len, after: self.last });
+        }
+        let noted_to = noted_to.filter(|_| ahead == 0);
+        if let Some(end) = noted_to {
+            self.note(storage, end);
         }
         if let Err(failed) = storage.append(encoded) {
             roll_back(storage, before, failed.written);
+            if noted_to.is_some() {
+                self.note(storage, 0);
+            }
             return Err(failed.error.into());
         }
         Ok(())
@@ -302,10 +357,17 @@ impl LogTail {
         if ends.is_empty() {
             return Ok(self.last);
         }
-        self.write(storage, ahead, encoded.get(ahead..).unwrap_or_default()).map_err(Failure::Write)?;
+        let end = self.len + encoded.len() as u64;
+        let noted_to = (ends.len() > 1 || encoded.len() > PAGE).then_some(end);
+        let rest = encoded.get(ahead..).unwrap_or_default();
+        self.write(storage, ahead, rest, noted_to).map_err(Failure::Write)?;
         if let Err(error) = storage.sync() {
             roll_back(storage, self.len, encoded.len() as u64);
+            self.note(storage, 0);
             return Err(Failure::Sync(error.into()));
+        }
+        if storage.len().is_ok_and(|len| len != end) {
+            return Err(Failure::Mixed);
         }
         let (mut start, mut last_at) = (0, self.len);
         for end in ends {
@@ -316,7 +378,8 @@ impl LogTail {
             start = *end;
         }
         self.note_heads(encoded, self.len, last_at);
-        self.len += encoded.len() as u64;
+        self.len = end;
+        self.now_durable(storage);
         self.save_index(storage);
         Ok(self.last)
     }
@@ -365,13 +428,16 @@ fn head_at(encoded: &[u8], at: u64) -> [u8; 8] {
     encoded.get(start..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default()
 }
 
-/// An append that failed; the log is what it was.
+/// An append that failed; the log is what it was, or is not known.
 #[derive(Debug)]
 pub enum Failure {
     /// Before anything was made durable: the next append may succeed.
     Write(Error),
     /// In fsync: what the disk holds is unknown until the log is opened again.
     Sync(Error),
+    /// All is durable, but somebody else has written to the log at the same time: where the records stand has to be
+    /// looked for.
+    Mixed,
 }
 
 fn roll_back(storage: &mut impl Storage, before: u64, written: u64) {
