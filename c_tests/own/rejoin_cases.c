@@ -295,6 +295,43 @@ static void damage_in_the_range(void)
         CHECK(own_at_eof(peer[1]));
     CHECK(own_file_is("damaged.wal", copy, ends[10]));
 }
+/* A follower that shows the mark and then sends acks that don't follow in step, more than are kept, and never answers. */
+static void flooded_with_acks(void)
+{
+    start();
+    REQUIRE(own_send_ack(peer[1], 5, REPL_ACK_OK, 1) == 0); /* what stands behind a rejoin message */
+    for (int n = 0; n < 1500; n++)
+        REQUIRE(own_send_ack(peer[1], (uint64_t)(1 + n % 2), REPL_ACK_OK, 1) == 0);
+    CHECK_EQ(repl_catch_up(&config, 1, 5), 5); /* it checks for itself, and here nobody does */
+    close(peer[1]);
+    connect_slot(1, 0);
+    REQUIRE(own_send_ack(peer[1], 5, REPL_ACK_OK, 1) == 0);
+    for (int n = 0; n < 1500; n++)
+        REQUIRE(own_send_ack(peer[1], (uint64_t)(1 + n % 2), REPL_ACK_OK, 1) == 0);
+    shutdown(peer[1], SHUT_WR);
+    CHECK(own_await(config.followers[1].fd, POLLRDHUP));
+    CHECK_EQ(repl_catch_up(&config, 1, 5), -1); /* and has closed */
+    CHECK_EQ(config.followers[1].online, 0);
+}
+/* More acks than are kept, and behind them the answer to a heartbeat. */
+static void heartbeat_behind_many_acks(void)
+{
+    uint8_t answer[16];
+    start();
+    for (int n = 0; n < 1500; n++)
+        REQUIRE(own_send_ack(peer[0], (uint64_t)(1 + n % 2), REPL_ACK_OK, 1) == 0);
+    own_ack(answer, 10, REPL_ACK_OK, 1);
+    pid_t pid = own_fork();
+    if (pid == 0) {
+        uint8_t word[4];
+        answer[15] = 1;
+        CHECK(own_get(peer[0], word, 4) && own_put_all(peer[0], answer, 16) == 0);
+        own_leave();
+    }
+    CHECK_EQ(repl_heartbeat(&config, 5000), 1);
+    CHECK_EQ(config.followers[0].online, 1);
+    CHECK_EQ(own_reap(pid), 0);
+}
 /* The log's last record is damaged, or cut, behind the writer that has it open: what is before it is shipped. */
 static void damaged_behind_the_writer(void)
 {
@@ -779,6 +816,8 @@ int main(void)
     CASE("catch-up: ERANGE, EINVAL, ENOTCONN, ENOENT", each_error);
     CASE("catch-up: an LSN in the wrong byte order", byte_swapped);
     CASE("catch-up: damage in the needed range", damage_in_the_range);
+    CASE("catch-up: a follower that sends acks without end", flooded_with_acks);
+    CASE("heartbeat: the answer stands behind many acks", heartbeat_behind_many_acks);
     CASE("catch-up: the last record is damaged or cut behind the writer", damaged_behind_the_writer);
     CASE("catch-up: the follower is gone again", follower_gone);
     CASE("catch-up: the message read by the program itself", read_by_the_program);

@@ -54,7 +54,7 @@ unsafe impl FromZero for ConfigState {
         for link in &mut self.links {
             link.attach(SocketId::default());
             (link.reason, link.disconnects) = Default::default();
-            (link.full_resync, link.resyncs) = Default::default();
+            (link.full_resync, link.resyncs, link.complaints) = Default::default();
         }
         self.last_frame.clear();
         self.wal.clear();

@@ -319,7 +319,10 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
         if outbox.is_done() {
             // Everything is out; what the follower says of its log is still to come.
             let until = *asked_until.get_or_insert_with(|| Deadline::after_ms(CHECK_MS));
+            member.link.make_room();
             match io::wait_readable(member.fd, until) {
+                // A peer that sends something else all the time.
+                Ok(()) if until.has_passed() => forget_question(member),
                 Ok(()) if member.drain() => {}
                 Ok(()) => return Err(Error::NotConnected),
                 Err(Error::TimedOut) => forget_question(member),

@@ -12,7 +12,7 @@ use super::member::Member;
 use super::sys::{self, POLLIN, POLLOUT, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
 use crate::replication::frame;
-use crate::replication::message::Control;
+use crate::replication::message::{Ack, Control};
 use crate::replication::progress::Verdict;
 use crate::replication::quorum::{self, Decision, Policy};
 use crate::types::{History, Lsn};
@@ -276,11 +276,12 @@ impl Group<'_> {
                 match member.link.progress.on_ack(&ack, ceiling) {
                     Verdict::Durable | Verdict::Alive => {}
                     Verdict::Ignored => {
-                        crate::log_warn!(
-                            "{member}: ack of LSN {} with status {} counts for nothing",
-                            ack.lsn,
-                            ack.status
-                        );
+                        if let Some(more) = member.link.complaints.count() {
+                            let Ack { lsn, status, .. } = ack;
+                            crate::log_warn!(
+                                "{member}: ack of LSN {lsn} with status {status} counts for nothing{more}"
+                            );
+                        }
                     }
                     Verdict::Rejected => {
                         crate::log_warn!("{member} rejected LSN {} (status {})", ack.lsn, ack.status);
@@ -357,6 +358,7 @@ impl Group<'_> {
         loop {
             for (index, member) in self.members.iter_mut().enumerate() {
                 answered[index] |= take_answer(member, before[index]);
+                member.link.make_room();
             }
             let silent = |member: &Member<'_>| member.online && !answered[member.index];
             if !self.members.iter().any(silent) || last_look {

@@ -11,7 +11,7 @@ use crate::types::Lsn;
 use crate::wal::record::RECORD_MAX;
 use crate::wal::scan::Position;
 use std::fmt::{self, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One follower's state.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +40,33 @@ pub struct Link {
     pub full_resync: Text,
     /// How its catch-ups ended.
     pub resyncs: Resyncs,
+    /// Log lines about its acks.
+    pub complaints: Complaints,
 }
+
+/// Log lines about one peer, no more than one a second: a peer that sends nonsense without end fills no disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Complaints {
+    last: Option<Instant>,
+    held_back: u64,
+}
+
+impl Complaints {
+    /// Counts one. `Some`: it is to be said now, with what is to be said of those before.
+    pub fn count(&mut self) -> Option<Text> {
+        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
+            self.held_back += 1;
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(match std::mem::take(&mut self.held_back) {
+            0 => Text::default(),
+            more => Text::new(format_args!(", and {more} more since the last line")),
+        })
+    }
+}
+
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a follower's catch-ups ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +89,12 @@ impl Link {
         (self.catch_up, self.asked, self.caught_up) = (None, None, None);
     }
 
-    /// Counts the waiting acks, so that the inbox has room again.
-    pub fn fold_acks(&mut self) {
+    /// Counts the waiting acks if the inbox is full, so that it has room again: what a peer says behind them must not
+    /// wait for somebody who asks for them.
+    pub fn make_room(&mut self) {
+        if self.inbox.room() > 0 {
+            return;
+        }
         while let Some(ack) = self.inbox.pop_ack() {
             self.progress.on_ack(&ack, None);
         }

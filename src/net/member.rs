@@ -10,6 +10,11 @@ use crate::replication::message::Control;
 use std::fmt;
 use std::os::fd::RawFd;
 
+/// Bytes of acks that are read at once.
+const DRAIN_BYTES: usize = 256 * 1024;
+/// Bytes of acks that are read of a follower that goes offline: more than a socket holds.
+const LAST_LOOK_BYTES: usize = 16 * 1024 * 1024;
+
 /// One follower, for the time of one call.
 #[derive(Debug)]
 pub struct Member<'a> {
@@ -67,9 +72,11 @@ impl Member<'_> {
     /// Marks the follower offline. What it has acknowledged counts.
     pub fn go_offline(&mut self, reason: fmt::Arguments<'_>) {
         if self.fd >= 0 && socket::identify(self.fd) == Some(self.link.socket) {
-            while self.drain() && self.link.inbox.room() == 0 {
+            let mut left = LAST_LOOK_BYTES;
+            while left > 0 && self.drain() && io::readable_bytes(self.fd) > 0 {
                 // They count, and nobody will read them from this socket any more.
-                self.link.fold_acks();
+                self.link.make_room();
+                left = left.saturating_sub(DRAIN_BYTES);
             }
             socket::close(self.fd);
         }
@@ -84,10 +91,11 @@ impl Member<'_> {
         crate::log_warn!("{self} is offline: {reason}");
     }
 
-    /// Reads what acks have arrived into the inbox. `false`: the peer has closed, or the socket failed.
+    /// Reads what acks have arrived into the inbox, so many at most that a peer which sends without end keeps nobody
+    /// here. `false`: the peer has closed, or the socket failed.
     pub fn drain(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..DRAIN_BYTES / buffer.len() {
             let room = self.link.inbox.room().min(buffer.len());
             if room == 0 {
                 return true; // Somebody must take some first; TCP holds the rest.
@@ -104,6 +112,7 @@ impl Member<'_> {
                 Ok(Received::Closed) | Err(_) => return false,
             }
         }
+        true
     }
 
     /// Sends a control message to this follower; marks it offline on failure.

@@ -95,7 +95,11 @@ fn answer(member: &mut Member<'_>, deadline: Deadline) -> Result<Lsn> {
             Some(ack) => return Err(refused(member, &ack)),
             None => {}
         }
+        member.link.make_room();
         io::wait_readable(member.fd, deadline)?;
+        if deadline.has_passed() {
+            return Err(Error::TimedOut); // It sends something else all the time.
+        }
         if !member.drain() {
             return Err(Error::NotConnected);
         }
