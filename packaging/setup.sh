@@ -25,6 +25,9 @@ test-all  command  cmake       cmake
 test-all  command  pkg-config  pkg-config
 test-all  command  groff       groff-base
 test-all  header   zlib.h      zlib1g-dev
+test-all  command  ld.lld      lld
+test-all  command  mold        mold
+test-all  command  clang       clang
 END
 }
 

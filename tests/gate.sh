@@ -57,6 +57,7 @@ rest() {
         step "C programs, release, static" "$MAKE" c-test-static
         step "plain C and logship side by side" "$MAKE" oracle
         step "each file and each pair replaced" "$MAKE" c-test-replaced
+        step "every linker, zlib, another Rust library" "$MAKE" linker-test
     ) &
     (
         step "C programs, release, shared" "$MAKE" c-test-shared
