@@ -211,7 +211,6 @@ fn each_way_to_go_wrong_ends_in_a_clear_line_and_disturbs_nobody() {
 fn what_is_wrong_before_anything_runs_is_said() {
     let desk = Desk::new();
     let with = |text: &str| format!("{GOOD_CRC}{text}");
-    fs::create_dir(desk.path("submissions/empty")).unwrap();
     desk.hand_in("broken", "crc32.c", &with("int oops( {\n"));
     desk.hand_in("warns", "crc32.c", &with("int logship_unused(int a);\nint logship_unused(int a) { return 0; }\n"));
     desk.hand_in("main", "crc32.c", &with("#include <stdlib.h>\nint main(void) { exit(7); }\n"));
@@ -238,7 +237,6 @@ fn what_is_wrong_before_anything_runs_is_said() {
     let graded = desk.grade(&["--lesson", "w10-l01"]);
 
     assert_eq!(graded.code, 1);
-    assert_eq!(graded.seen("empty", "W10-R1"), "it is missing");
     let line = graded.seen("broken", "W10-R1");
     assert!(line.starts_with("crc32.c:") && line.contains("error: "), "{line}");
     assert_eq!(graded.status("warns", "W10-R1"), "pass");
@@ -556,4 +554,97 @@ fn completions_and_manual_pages_know_the_options_and_nothing_hidden() {
     }
     let output = Command::new(env!("CARGO_BIN_EXE_logship")).arg("man").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains(".TH logship 1"));
+}
+
+#[test]
+fn folders_are_found_where_it_is_plain() {
+    let desk = Desk::new();
+    for place in ["zipped/x/x/w10", "week/week 10", "upper/W10", "flat", "many/ann", "many/bob"] {
+        desk.hand_in(place, "crc32.c", GOOD_CRC);
+    }
+    fs::create_dir(desk.path("submissions/empty")).unwrap();
+    let names = ["zipped", "week", "upper", "flat", "many", "empty", "nowhere"];
+    let arguments: Vec<&str> = ["--json", "--lesson", "W10-L01"].into_iter().chain(names).collect();
+    let output = desk.run(&arguments);
+    assert_eq!(output.status.code(), Some(2));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| {
+        let all = json["submissions"].as_array().unwrap();
+        all.iter().find(|one| one["submission"] == name).unwrap_or_else(|| panic!("no {name}: {json}")).clone()
+    };
+    for name in ["zipped", "week", "upper", "flat"] {
+        assert_eq!(of(name)["passed"], true, "{}", of(name));
+    }
+    let error = |name: &str| of(name)["error"].as_str().unwrap().to_owned();
+    assert!(error("many").contains("did you mean --each many?"), "{}", error("many"));
+    assert!(error("empty").contains("none of the course's files"), "{}", error("empty"));
+    assert!(error("nowhere").contains("no such directory"), "{}", error("nowhere"));
+
+    let output = desk.run(&["--json", "nowhere"]);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), json["error"].as_str()), (Some(2), Some("nowhere: no such directory")));
+}
+
+/// What a submission may try so as to pass without being right. Each has a wrong crc32.
+#[test]
+fn no_submission_gives_itself_a_verdict() {
+    let desk = Desk::new();
+    let wrong = GOOD_CRC.replace("~crc", "crc");
+    let writes = "#include <fcntl.h>\n#include <stdlib.h>\n#include <unistd.h>\n
+        static void forge(void)
+        {
+            const char *name = getenv(\"LOGSHIP_RESULT\");
+            int fd = open(name != NULL ? name : \"../result/verdict\", O_WRONLY | O_CREAT | O_APPEND, 0600);
+            for (int all = 3; all < 1024; all++)
+                if (write(all, \"PASS\\n\", 5) < 0) continue;
+            if (write(fd, \"PASS\\n\", 5) == 5) _exit(0);
+        }\n";
+    let before_main = "__attribute__((constructor)) static void early(void) { forge(); }\n";
+    let with_section =
+        "static void (*const early[])(void) __attribute__((used, section(\".preinit_array\"))) = { forge };\n";
+    let in_the_call = wrong.replace("void crc32_init(void) {}", "void crc32_init(void) { forge(); }");
+    desk.hand_in("constructor", "crc32.c", &format!("{writes}{before_main}{wrong}"));
+    desk.hand_in("preinit", "crc32.c", &format!("{writes}{with_section}{wrong}"));
+    desk.hand_in("in-the-call", "crc32.c", &format!("{writes}{in_the_call}"));
+    let own_libc = "#include <stdio.h>\nint snprintf(char *s, size_t n, const char *f, ...) { (void)f; if (n) *s = 0; return 0; }\n
+        int strcmp(const char *a, const char *b) { (void)a; (void)b; return 0; }\n";
+    desk.hand_in("own-libc", "crc32.c", &format!("{own_libc}{wrong}"));
+    desk.hand_in("good", "crc32.c", GOOD_CRC);
+    let graded = desk.grade(&["--lesson", "w10-l01"]);
+    for name in ["constructor", "preinit", "in-the-call", "own-libc"] {
+        assert_eq!(graded.status(name, "W10-R1"), "fail", "{name}: {}", graded.submission(name));
+    }
+    assert_eq!(graded.status("good", "W10-R1"), "pass");
+}
+
+#[test]
+fn the_forms_for_machines_have_the_fields_that_are_published() {
+    let desk = Desk::new();
+    desk.hand_in("good", "w10/crc32.c", GOOD_CRC);
+    desk.hand_in("wrong", "w10/crc32.c", &GOOD_CRC.replace("~crc", "crc"));
+    let print = |name: &str, format: &str| {
+        let output = desk.run(&[name, "--lesson", "w10-l01", "--format", format]);
+        (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+    };
+    let (text, code) = print("wrong", "gradescope");
+    let results: Value = serde_json::from_str(&text).unwrap();
+    let test = &results["tests"][0];
+    assert_eq!((code, test["score"].as_f64(), test["max_score"].as_f64()), (1, Some(0.0), Some(1.0)));
+    assert_eq!(
+        (&test["status"], &test["number"], &test["output_format"]),
+        (&"failed".into(), &"1".into(), &"text".into())
+    );
+    assert!(test["output"].as_str().unwrap().contains("crc32 of 123456789"), "{test}");
+    assert!(test["name"].as_str().unwrap().starts_with("W10-R1") && test["visibility"] == "visible");
+    assert!(results["execution_time"].is_number() && results["output"].is_string());
+
+    let (text, _) = print("wrong", "github");
+    assert!(text.lines().any(|line| line.starts_with("::error file=w10/crc32.c,title=W10-R1 ")), "{text}");
+    let (text, _) = print("wrong", "tap");
+    assert!(text.starts_with("TAP version 14\n1..1\nnot ok 1 - W10-R1 ") && text.ends_with("  ...\n"), "{text}");
+    assert_eq!(print("good", "tap").0.lines().nth(2).unwrap().split(" - ").next(), Some("ok 1"));
+    let listed = desk.run(&["--list"]);
+    assert!(String::from_utf8(listed.stdout).unwrap().contains("known_crc"));
+    let both = desk.run(&["good", "wrong", "--lesson", "w10-l01"]);
+    assert_eq!(String::from_utf8(both.stdout).unwrap().lines().count(), 2);
 }

@@ -48,8 +48,9 @@ const COMMAND_MAY_USE: &[(&str, &[&str])] = &[
     ("shape", &["kit", "sandbox", "student"]),
     ("build", &["course", "kit", "sandbox", "shape", "student"]),
     ("judge", &["build", "checks", "course", "kit", "sandbox", "student", "verdict"]),
-    ("report", &["build", "judge", "kit"]),
-    ("grade", &["args", "build", "checks", "judge", "kit", "report", "sandbox", "student"]),
+    ("report", &["build", "checks", "judge", "kit"]),
+    ("formats", &["judge", "report"]),
+    ("grade", &["args", "build", "checks", "formats", "judge", "kit", "report", "sandbox", "student"]),
 ];
 
 /// What a module may not name, and why.

@@ -4,8 +4,13 @@
  *                 title, line
  *   prog ID       runs one check in the current directory, which is empty and its own
  *
- * The verdict goes to the file that LOGSHIP_RESULT names, so that nothing a student's code prints can be taken for it:
- * one line "PASS", or "FAIL<tab>what<tab>expected<tab>seen"; before it may stand lines "NOTE<tab>text". The exit code
+ * LOGSHIP_RESULT holds the name of a file and, behind a blank, a word that no other run has. The main function takes both
+ * out of the environment, of which nothing stays in memory, before any of the student's code has run: the kit has
+ * disarmed its constructors. The verdict counts with that word alone, so a student's code that writes to the file says
+ * nothing. (Code that searches the memory of its process for the word could find it: who does that is not kept out.)
+ *
+ * The verdict goes to that file, so that nothing a student's code prints can be taken for it:
+ * one line "PASS<tab>word", or "FAIL<tab>what<tab>expected<tab>seen"; before it may stand lines "NOTE<tab>text". The exit code
  * is 0 or 1. A program that ends without a
  * verdict (exit() in a student's function, a crash, a signal) has failed, whatever its exit code.
  *
@@ -39,6 +44,7 @@ struct check {
 };
 
 static int check_result_fd = -1;
+static char check_word[64];
 
 /* One line, with no tab or line feed inside a field. */
 static inline void check_verdict(const char *text)
@@ -124,9 +130,37 @@ static inline void check_expect_string(const char *expected, const char *seen, c
 #define REQUIRE(condition, what) \
     EXPECT((condition), "the check's own preparation: " what, "it works", "%s", strerror(errno))
 
+/* Takes the name and the word; what was in the environment is overwritten, since /proc shows it as it lies there. */
+static inline const char *check_take_result(void)
+{
+    static char path[200];
+    char *given = getenv("LOGSHIP_RESULT"), *word;
+
+    if (given == NULL)
+        return NULL;
+    word = strchr(given, ' ');
+    if (word != NULL) {
+        snprintf(check_word, sizeof check_word, "%s", word + 1);
+        *word = '\0';
+        memset(word + 1, 'x', strlen(word + 1));
+    }
+    snprintf(path, sizeof path, "%s", given);
+    memset(given, 'x', strlen(given));
+    unsetenv("LOGSHIP_RESULT");
+    return path;
+}
+
+static inline void check_pass(void)
+{
+    char line[100];
+
+    snprintf(line, sizeof line, "PASS%s%s\n", check_word[0] == '\0' ? "" : "\t", check_word);
+    check_verdict(line);
+}
+
 static inline int check_main(int argc, char **argv, const struct check *checks, size_t count)
 {
-    const char *path = getenv("LOGSHIP_RESULT");
+    const char *path = check_take_result();
 
     if (argc != 2) {
         fprintf(stderr, "usage: %s --list | ID\n", argv[0]);
@@ -155,7 +189,7 @@ static inline int check_main(int argc, char **argv, const struct check *checks, 
             CHECK_PREPARE();
 #endif
             c->run();
-            check_verdict("PASS\n");
+            check_pass();
             /* The descriptor goes too, so that a tool that counts open descriptors at exit finds only the student's. */
             close(check_result_fd);
             return 0;

@@ -47,6 +47,21 @@ pub(crate) enum Asked {
     Limited(Order),
 }
 
+/// What a result looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people
+    Text,
+    /// Everything, for programs
+    Json,
+    /// results.json of a Gradescope autograder
+    Gradescope,
+    /// Annotations of GitHub Actions
+    Github,
+    /// The Test Anything Protocol, version 14
+    Tap,
+}
+
 const AFTER_HELP: &str = "\
 A submission is a directory with the course's .c files, in w09/, w10/ and w11/ or side by side, headers of its own if it
 has any, and test_harness.sh if it has one.
@@ -63,9 +78,18 @@ pub(crate) struct Grade {
     /// Every directory in PARENT is a submission
     #[arg(long, value_name = "PARENT")]
     pub(crate) each: Vec<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
+    /// Print JSON: the same as --format json
+    #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
+    /// How the result is printed
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Every failure in full, and a whole table for each of many submissions
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// Print the checks: name, requirement, lesson, what it looks at
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Only the checks of a lesson (w11-l03) or a week (w11)
     #[arg(long, value_name = "LESSON")]
     pub(crate) lesson: Option<String>,

@@ -336,11 +336,33 @@ impl Workshop<'_> {
         }
         let listed = room.tool(&words(["nm", "-P", "-g", "out.o"]));
         let mut defines = Vec::new();
-        let (mut had_main, mut changes) = (false, Vec::<OsString>::new());
+        // Nothing of it may run before the check's main: constructors are put where nobody calls them.
+        let mut changes = words([
+            "--rename-section=.init_array=.disarmed",
+            "--rename-section=.preinit_array=.disarmed",
+            "--rename-section=.fini_array=.disarmed",
+            "--rename-section=.ctors=.disarmed",
+            "--rename-section=.dtors=.disarmed",
+            "--remove-section=.init",
+            "--remove-section=.fini",
+        ]);
+        let mut had_main = false;
         for line in listed.output.lines() {
             let mut fields = line.split(' ');
             let (Some(name), Some(kind)) = (fields.next(), fields.next()) else { continue };
             let is_defined = !matches!(kind, "U" | "w" | "v");
+            if kind == "i" {
+                return Ok(Compiled {
+                    state: State::Fails(format!("{name} is an ifunc: it would run before the program does")),
+                    object: None,
+                    defines: Vec::new(),
+                    had_main: false,
+                });
+            }
+            // The checks call the C library's.
+            if is_defined && self.kit.libc.contains(name) {
+                changes.push(format!("--localize-symbol={name}").into());
+            }
             if name == "main" && is_defined {
                 had_main = true;
                 // Two files may have one each.
@@ -354,14 +376,12 @@ impl Workshop<'_> {
                 defines.push(if name == "crc32" { "logship_crc32".to_owned() } else { name.to_owned() });
             }
         }
-        if !changes.is_empty() {
-            let mut command: Vec<OsString> = words(["objcopy"]);
-            command.extend(changes);
-            command.push("out.o".into());
-            let renamed = room.tool(&command);
-            if renamed.end != End::Exit(0) {
-                return Err(format!("objcopy: {}", renamed.output.trim()));
-            }
+        let mut command: Vec<OsString> = words(["objcopy"]);
+        command.extend(changes);
+        command.push("out.o".into());
+        let renamed = room.tool(&command);
+        if renamed.end != End::Exit(0) {
+            return Err(format!("objcopy: {}", renamed.output.trim()));
         }
         let object = self.kit.new_object();
         let bytes = room.take("work/out.o").ok_or("the compiler has left no object")?;

@@ -1,8 +1,9 @@
 //! `logship grade`: the way of each submission from a directory to a report.
 
-use crate::args;
+use crate::args::{self, Format};
 use crate::build::Workshop;
 use crate::checks::Check;
+use crate::formats;
 use crate::judge::{self, Status, Valgrind, Wanted};
 use crate::kit::{self, Kit};
 use crate::report::{self, Report};
@@ -18,10 +19,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// The exit code: 0 all pass, 1 some fail, 2 something could not be graded.
+/// The exit code: 0 all pass, 1 some fail, 2 something could not be graded. Who asked for JSON gets JSON then too.
 pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
+    let done = grade_all(options);
+    if let (Err(error), Format::Json) = (&done, format(options)) {
+        println!("{}", report::json_error(error));
+    }
+    done
+}
+
+fn format(options: &args::Grade) -> Format {
+    if options.json { Format::Json } else { options.format }
+}
+
+fn grade_all(options: &args::Grade) -> Result<u8, String> {
     let wanted = wanted(options)?;
-    let submissions = submissions(options, &wanted)?;
+    let submissions = if options.list { Vec::new() } else { submissions(options, &wanted)? };
     // Every run must be able to read what is made here; what it may not read is made so.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -39,6 +52,10 @@ pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
     }
     reachable(scratch.path())?;
     let kit = Kit::prepare(options, scratch.path(), &sandbox)?;
+    if options.list {
+        let text: String = kit.checks.iter().map(report::check_line).collect();
+        return std::io::stdout().write_all(text.as_bytes()).map(|()| 0).map_err(|error| format!("stdout: {error}"));
+    }
     known(&kit, submissions.iter().map(|(_, wanted)| wanted))?;
     let progress = Progress::new(submissions.len());
     let one_harness_at_a_time = Mutex::new(());
@@ -58,10 +75,15 @@ pub(crate) fn run(options: &args::Grade) -> Result<u8, String> {
     if sandbox.is_cancelled() {
         return Err("interrupted".to_owned());
     }
-    let text = if options.json {
-        report::json(&reports)? + "\n"
-    } else {
-        reports.iter().map(report::table).collect::<Vec<_>>().join("\n")
+    let text = match format(options) {
+        Format::Json => report::json(&reports)? + "\n",
+        Format::Text if reports.len() > 1 && !options.verbose => reports.iter().map(report::one_line).collect(),
+        Format::Text => {
+            reports.iter().map(|report| report::table(report, options.verbose)).collect::<Vec<_>>().join("\n")
+        }
+        Format::Gradescope => formats::gradescope(&reports)? + "\n",
+        Format::Github => formats::github(&reports),
+        Format::Tap => formats::tap(&reports),
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("stdout: {error}"))?;
     Ok(if reports.iter().any(|report| report.error.is_some()) {
@@ -94,10 +116,15 @@ fn submissions(options: &args::Grade, wanted: &Wanted) -> Result<Vec<(PathBuf, W
     if submissions.is_empty() {
         return Err("no submission was named: logship grade DIR".to_owned());
     }
-    match submissions.iter().find(|(directory, _)| !directory.is_dir()) {
-        Some((wrong, _)) => Err(format!("{}: no such directory", wrong.display())),
+    // One that is not there does not stop the others.
+    match submissions.iter().all(|(directory, _)| !directory.is_dir()).then(|| &submissions[0].0) {
+        Some(wrong) => Err(no_directory(wrong)),
         None => Ok(submissions),
     }
+}
+
+fn no_directory(wrong: &Path) -> String {
+    format!("{}: no such directory", wrong.display())
 }
 
 /// As root every run is another user, who must get at the scratch directory.
@@ -134,7 +161,11 @@ fn wanted(options: &args::Grade) -> Result<Wanted, String> {
     if valgrind == Valgrind::Missing {
         eprintln!("logship: valgrind is missing, so W10-R8 and W11-R9 are not judged: apt-get install valgrind");
     }
-    Ok(Wanted { lesson: options.lesson.clone(), checks: options.check.clone(), valgrind })
+    Ok(Wanted {
+        lesson: options.lesson.as_ref().map(|lesson| lesson.to_lowercase()),
+        checks: options.check.clone(),
+        valgrind,
+    })
 }
 
 /// One submission.
@@ -153,6 +184,9 @@ fn one(
         .tempdir_in(scratch)
         .map_err(|error| error.to_string())?;
     directory.disable_cleanup(sandbox.keep);
+    if !from.is_dir() {
+        return Err(no_directory(from));
+    }
     let submission = Submission::copy(from, directory.path().join("source"))?;
     let shop = Workshop { sandbox, kit, submission: &submission, directory: directory.path() };
     let built = shop.build()?;

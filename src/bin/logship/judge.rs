@@ -300,7 +300,9 @@ fn run_check(
         ]));
     }
     command.extend(["../program".into(), check.id.clone().into()]);
-    let environment = [("LOGSHIP_RESULT", "../result/verdict"), ("LOGSHIP_SHAPE", built.shape.words.as_str())];
+    let word = shop.kit.new_word();
+    let result = format!("../result/verdict {word}");
+    let environment = [("LOGSHIP_RESULT", result.as_str()), ("LOGSHIP_SHAPE", built.shape.words.as_str())];
     let environment = if mode == Mode::Tree { &environment[..] } else { &environment[..1] };
     let outcome = room.run(&command, environment, "work", bounds, true);
     let written = room.take("result/verdict").unwrap_or_default();
@@ -308,7 +310,7 @@ fn run_check(
     if mode == Mode::Tree {
         built.observe(written.lines().filter_map(|line| line.strip_prefix("NOTE\t")));
     }
-    let verdict = Verdict::of(&written, &outcome, &bounds);
+    let verdict = Verdict::of(&written, &word, &outcome, &bounds);
     if !valgrind {
         return verdict;
     }

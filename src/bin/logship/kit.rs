@@ -3,7 +3,7 @@
 use crate::args;
 use crate::checks::{self, Check};
 use crate::sandbox::{End, Sandbox, in_parallel, limits};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
@@ -48,6 +48,8 @@ pub(crate) struct Kit {
     /// Of two hashes whose keys nobody knows, so that no submission can be made to take another's object.
     hashers: [RandomState; 2],
     objects: AtomicUsize,
+    /// What the C library defines: a submission's function of that name is for its own file alone.
+    pub(crate) libc: BTreeSet<String>,
 }
 
 /// How a file took the compiler.
@@ -148,8 +150,10 @@ impl Kit {
             compiled: Mutex::new(HashMap::new()),
             hashers: [RandomState::new(), RandomState::new()],
             objects: AtomicUsize::new(0),
+            libc: BTreeSet::new(),
             directory,
         };
+        kit.libc = kit.libc_names(sandbox)?;
         kit.copy_library(&library, sandbox)?;
         for entry in fs::read_dir(kit.directory.join("checks")).map_err(io(&checks))? {
             let path = entry.map_err(io(&checks))?.path();
@@ -167,6 +171,14 @@ impl Kit {
             kit.checks.extend(table?);
         }
         Ok(kit)
+    }
+
+    fn libc_names(&self, sandbox: &Sandbox) -> Result<BTreeSet<String>, String> {
+        let room = sandbox.room(&self.directory)?;
+        let place = room.tool(&words([&self.cc, "-print-file-name=libc.so.6"]));
+        let listed = room.tool(&words(["nm", "-D", "-P", "--defined-only", place.output.trim()]));
+        let name = |line: &str| line.split(['@', ' ']).next().map(str::to_owned);
+        Ok(listed.output.lines().filter_map(name).chain(["_start".to_owned()]).collect())
     }
 
     /// Every function of the course weak, so that a submission's own wins, however the library was built; and without
@@ -197,6 +209,13 @@ impl Kit {
     /// A name for all that goes into an object.
     pub(crate) fn hash(&self, parts: &[Vec<u8>]) -> [u64; 2] {
         [self.hashers[0].hash_one(parts), self.hashers[1].hash_one(parts)]
+    }
+
+    /// A word that nobody can guess.
+    pub(crate) fn new_word(&self) -> String {
+        let count = self.objects.fetch_add(1, Ordering::Relaxed);
+        let [one, other] = self.hash(&[count.to_le_bytes().to_vec()]);
+        format!("{one:016x}{other:016x}")
     }
 
     /// Where a new object of a submission goes.

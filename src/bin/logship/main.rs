@@ -14,6 +14,7 @@ mod checks;
 mod course;
 mod demo;
 mod extras;
+mod formats;
 mod grade;
 mod judge;
 mod kit;

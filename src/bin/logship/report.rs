@@ -1,6 +1,7 @@
 //! What a grader reads: a table for people, JSON for machines.
 
 use crate::build::Built;
+use crate::checks::Check;
 use crate::judge::{Failure, Graded, Judged, Seen, Status};
 use crate::kit::State;
 use serde::Serialize;
@@ -9,15 +10,15 @@ use std::fmt::Write as _;
 /// A file's row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FileRow {
-    file: &'static str,
+    pub(crate) file: &'static str,
     /// missing, fails, warns, compiles
     state: &'static str,
     /// Where it was found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<String>,
+    pub(crate) place: Option<String>,
     /// The compiler's first line.
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<String>,
+    pub(crate) line: Option<String>,
 }
 
 /// One submission.
@@ -67,14 +68,36 @@ pub(crate) fn json(reports: &[Report]) -> Result<String, String> {
     serde_json::to_string_pretty(&All { submissions: reports }).map_err(|error| error.to_string())
 }
 
+/// The same when nothing could be graded.
+pub(crate) fn json_error(error: &str) -> String {
+    serde_json::json!({ "error": error, "submissions": [] }).to_string()
+}
+
+/// A check for --list.
+pub(crate) fn check_line(check: &Check) -> String {
+    format!("{:<32} {:<7} {}  {}\n", check.id, check.requirement, check.lesson, check.title)
+}
+
+/// One of many submissions.
+pub(crate) fn one_line(report: &Report) -> String {
+    if let Some(error) = &report.error {
+        return format!("{}: not graded: {error}\n", report.submission);
+    }
+    let grades: Vec<String> = report.grades.iter().map(|grade| format!("{} {}", grade.quest, grade.grade)).collect();
+    let failing: Vec<&str> =
+        report.requirements.iter().filter(|row| row.status == Status::Fail).map(|row| row.id).collect();
+    let fails = if failing.is_empty() { String::new() } else { format!("  fails {}", failing.join(" ")) };
+    format!("{}: {}{fails}  ({:.1} s)\n", report.submission, grades.join(", "), report.seconds)
+}
+
 /// The table of one submission.
-pub(crate) fn table(report: &Report) -> String {
+pub(crate) fn table(report: &Report, verbose: bool) -> String {
     let mut text = format!("== {}\n", report.submission);
-    write(&mut text, report);
+    write(&mut text, report, verbose);
     text
 }
 
-fn write(text: &mut String, report: &Report) {
+fn write(text: &mut String, report: &Report, verbose: bool) {
     let mut line = |words: String| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{words}");
@@ -111,7 +134,17 @@ fn write(text: &mut String, report: &Report) {
             Status::NotJudged => ("----", format!("not judged: {}", row.why.as_deref().unwrap_or(""))),
         };
         line(format!("{word}  {:<7} {:<58} {end}", row.id, row.title).trim_end().to_owned());
-        failures(&row.failures, &mut line);
+        if verbose {
+            let mut rest = row.failures.clone();
+            while let Some(first) = rest.first().cloned() {
+                let (same, others): (Vec<Failure>, Vec<Failure>) =
+                    rest.into_iter().partition(|failure| is_same(failure, &first));
+                failures(&same, &mut line);
+                rest = others;
+            }
+        } else {
+            failures(&row.failures, &mut line);
+        }
     }
     for graded in &report.grades {
         let lacks = graded.lacks.as_ref().map_or(String::new(), |lacks| format!("  ({lacks})"));
@@ -119,10 +152,14 @@ fn write(text: &mut String, report: &Report) {
     }
 }
 
+fn is_same(one: &Failure, other: &Failure) -> bool {
+    one.check == other.check && one.title == other.title
+}
+
 /// The first failure in full, the checks of the others by name.
 fn failures(failures: &[Failure], line: &mut dyn FnMut(String)) {
     let Some(first) = failures.first() else { return };
-    let same = |failure: &&Failure| failure.check == first.check && failure.title == first.title;
+    let same = |failure: &&Failure| is_same(failure, first);
     let together: Vec<&Failure> = failures.iter().filter(same).collect();
     let named = if first.check.is_empty() { first.title.clone() } else { format!("{}: {}", first.check, first.title) };
     line(format!("      {named}"));

@@ -27,7 +27,13 @@ impl Submission {
     /// Copies `from` to `source`, which every run may read.
     pub(crate) fn copy(from: &Path, source: PathBuf) -> Result<Submission, String> {
         let (mut found, mut notes) = (Vec::new(), Vec::new());
-        copy_below(from, &source, Path::new(""), &mut found, &mut notes)?;
+        let top = top_of(from)?;
+        if let Ok(below) = top.strip_prefix(from)
+            && !below.as_os_str().is_empty()
+        {
+            notes.push(format!("the course's files stand in {}", below.display()));
+        }
+        copy_below(&top, &source, Path::new(""), &mut found, &mut notes)?;
         found.sort();
         let mut files = Vec::new();
         for file in &course::FILES {
@@ -73,9 +79,63 @@ impl Submission {
     }
 }
 
+/// A week's directory by any of its usual names: `W10`, `week 10`, `w9`.
+fn week(name: &str) -> Option<&'static str> {
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+    let number = plain.strip_prefix("week").or_else(|| plain.strip_prefix('w'))?;
+    match number {
+        "09" | "9" => Some("w09"),
+        "10" => Some("w10"),
+        "11" => Some("w11"),
+        _ => None,
+    }
+}
+
+/// The directories in one, by name, without hidden ones.
+fn directories(of: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).into_iter().flatten().flatten();
+    let plain = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut found: Vec<PathBuf> = plain.map(|entry| entry.path()).collect();
+    found.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+    found.sort();
+    found
+}
+
+/// Does it have one of the course's files, there or in a week's directory?
+fn has_course_files(directory: &Path) -> bool {
+    let has = |place: &Path| course::FILES.iter().any(|file| place.join(file.name).symlink_metadata().is_ok());
+    let is_week = |path: &PathBuf| path.file_name().is_some_and(|name| week(&name.to_string_lossy()).is_some());
+    has(directory) || directories(directory).iter().any(|path| is_week(path) && has(path))
+}
+
+/// Where the course's files stand: here, or in the one place below that has some, as in a zip in a folder in a folder.
+fn top_of(from: &Path) -> Result<PathBuf, String> {
+    const LEVELS: usize = 4;
+    let mut level = vec![from.to_path_buf()];
+    for _ in 0..LEVELS {
+        let found: Vec<&PathBuf> = level.iter().filter(|directory| has_course_files(directory)).collect();
+        match found.as_slice() {
+            [] => level = level.iter().flat_map(|directory| directories(directory)).take(FILES_MAX).collect(),
+            [one] => return Ok((*one).clone()),
+            [one, ..] => {
+                return Err(format!(
+                    "{}: {} directories below hold files of the course: did you mean --each {}?",
+                    from.display(),
+                    found.len(),
+                    one.parent().unwrap_or(from).display()
+                ));
+            }
+        }
+    }
+    Err(format!(
+        "{}: none of the course's files (kv_store.c, crc32.c, ... repl_rejoin.c) is here or below",
+        from.display()
+    ))
+}
+
 /// Regular files and directories, no links, nothing hidden: a link could lead to another submission.
 fn copy_below(
-    from: &Path,
+    directory: &Path,
     to: &Path,
     below: &Path,
     found: &mut Vec<PathBuf>,
@@ -84,20 +144,24 @@ fn copy_below(
     let target = to.join(below);
     fs::create_dir(&target).map_err(io(&target))?;
     fs::set_permissions(&target, Permissions::from_mode(0o755)).map_err(io(&target))?;
-    let directory = from.join(below);
-    for entry in fs::read_dir(&directory).map_err(io(&directory))? {
-        let entry = entry.map_err(io(&directory))?;
+    for entry in fs::read_dir(directory).map_err(io(directory))? {
+        let entry = entry.map_err(io(directory))?;
         let (path, name) = (entry.path(), entry.file_name());
         let metadata = fs::symlink_metadata(&path).map_err(io(&path))?;
-        let place = below.join(&name);
-        if name.to_string_lossy().starts_with('.') {
+        let shown = name.to_string_lossy().into_owned();
+        let is_top = below.as_os_str().is_empty() && metadata.is_dir();
+        let place = match week(&shown).filter(|canonical| is_top && !directory.join(canonical).is_dir()) {
+            Some(canonical) => PathBuf::from(canonical),
+            None => below.join(&name),
+        };
+        if shown.starts_with('.') {
             continue;
         }
         if metadata.is_symlink() {
             notes.push(format!("{} is a symbolic link and was left out", place.display()));
         } else if metadata.is_dir() {
             if below.components().count() < 4 {
-                copy_below(from, to, &place, found, notes)?;
+                copy_below(&path, to, &place, found, notes)?;
             }
         } else if metadata.is_file() {
             if metadata.len() > BYTES_MAX {
@@ -105,7 +169,7 @@ fn copy_below(
                 continue;
             }
             if found.len() == FILES_MAX {
-                return Err(format!("{}: over {FILES_MAX} files: that is no submission", from.display()));
+                return Err(format!("{}: over {FILES_MAX} files: that is no submission", directory.display()));
             }
             let copy = to.join(&place);
             fs::copy(&path, &copy).map_err(io(&path))?;

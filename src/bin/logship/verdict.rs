@@ -23,14 +23,18 @@ impl Verdict {
 
     /// From the file that the check has written, and how it ended. A failure that it wrote itself says the most; else
     /// the program must have ended as a check does, or something in the student's code ended it.
-    pub(crate) fn of(written: &str, outcome: &Outcome, limits: &Limits) -> Verdict {
+    /// Only a pass with this run's word counts.
+    pub(crate) fn of(written: &str, word: &str, outcome: &Outcome, limits: &Limits) -> Verdict {
         let failure = written.lines().find_map(|line| line.strip_prefix("FAIL\t"));
         if let Some(failure) = failure {
             let mut fields = failure.split('\t');
             let mut next = || fields.next().unwrap_or("").to_owned();
             return Verdict::Fail { what: next(), expected: next(), seen: next() };
         }
-        let passed = written.lines().any(|line| line == "PASS");
+        let passed = written.lines().any(|line| line.strip_prefix("PASS\t") == Some(word));
+        if !passed && written.lines().any(|line| line.starts_with("PASS")) {
+            return Verdict::fail("the verdict", "the check's own", "one that the check has not given");
+        }
         match (&outcome.end, passed) {
             (End::Exit(0), true) => Verdict::Pass,
             (End::Exit(code), false) => Verdict::fail(
@@ -84,19 +88,21 @@ mod tests {
 
     fn verdict(written: &str, end: End) -> Verdict {
         let outcome = Outcome { end, output: String::new() };
-        Verdict::of(written, &outcome, &limits(Duration::from_secs(5)))
+        Verdict::of(written, "word", &outcome, &limits(Duration::from_secs(5)))
     }
 
     #[test]
     fn a_pass_takes_the_word_and_the_exit_code() {
-        assert!(verdict("PASS\n", End::Exit(0)) == Verdict::Pass);
+        assert!(verdict("PASS\tword\n", End::Exit(0)) == Verdict::Pass);
         for (written, end) in [
-            ("PASS\n", End::Exit(1)),
-            ("PASS\n", End::Signal("SIGSEGV".to_owned())),
-            ("PASS\n", End::Deadline),
+            ("PASS\tword\n", End::Exit(1)),
+            ("PASS\tword\n", End::Signal("SIGSEGV".to_owned())),
+            ("PASS\tword\n", End::Deadline),
             ("", End::Exit(0)),
             ("PASSED\n", End::Exit(0)),
-            ("PASS\nFAIL\ta\tb\tc\n", End::Exit(0)),
+            ("PASS\n", End::Exit(0)),
+            ("PASS\tanother\n", End::Exit(0)),
+            ("PASS\tword\nFAIL\ta\tb\tc\n", End::Exit(0)),
         ] {
             assert_ne!(verdict(written, end), Verdict::Pass, "{written}");
         }
