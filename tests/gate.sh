@@ -74,6 +74,7 @@ quick
 if [ "$which" = test ]; then
     left "the C programs with the released library, static and shared (make c-test)"
     left "each file and each pair of files replaced (make c-test-replaced), plain C beside logship (make oracle)"
+    left "every linker, zlib, another Rust library (make linker-test)"
     left "installing (make install-test), sanitizers (make asan), valgrind (make valgrind), rustdoc (make docs)"
     left "a minute of chaos (make chaos), builds with a mistake (make canaries)"
 else
