@@ -7,6 +7,7 @@ mod common;
 
 use common::compacted::compacted;
 use common::{Log, Random, Write, file_with, names_in, quiet, temp_dir};
+use logship::storage::Storage as _;
 use logship::storage::memory::MemoryStorage;
 use logship::wal::survey::{Verdict, survey};
 use logship::{Error, LogReader, Lsn, Record, Timestamp, Wal};
@@ -260,7 +261,7 @@ fn verify_says_one_sentence() {
             &damaged(),
             1,
             "damaged at offset 64: 2 records (LSN 1 to 2) before it, and in the 70 bytes from there 2 whole records in \
-             1 run; opening the log is refused.",
+             1 run; opening the log is refused: whole records follow, from byte 83 on.",
         ),
         (&log.bytes[..30], 0, "whole: 1 record (LSN 1) in 30 bytes."),
     ];
@@ -395,7 +396,7 @@ fn each_subcommand_has_a_manual_page_and_completions() {
         assert!(text.contains(&format!(".TH logship-{page} 1")), "{page}: {text}");
     }
     for (words, options) in
-        [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "yes"), ("checkpoint-show", "keys")]
+        [("wal-dump", "values"), ("wal-truncate", "yes"), ("wal-repair", "durable"), ("checkpoint-show", "keys")]
     {
         assert!(pages.contains(&words));
         assert!(run(&directory, &["man", words]).0.contains(options), "{words}");
@@ -452,7 +453,7 @@ fn repair_cuts_at_the_damage_and_the_log_opens() {
     assert!(matches!(Wal::open(&path), Err(Error::Damaged { .. })));
     let plan = "\
 a.wal: damaged at offset 64: 2 records (LSN 1 to 2) before it, and in the 70 bytes from there 2 whole records in 1 run; \
-                opening the log is refused.
+                opening the log is refused: whole records follow, from byte 83 on.
 kept: 2 records (LSN 1 to 2), 64 bytes
 lost: 2 whole records behind the damage, 70 bytes (19 of no whole record)
       of 2 keys: \"name\", \"empty\"
@@ -470,6 +471,72 @@ On a leader look at the followers' logs first: one that has more should lead.
     assert_eq!(Wal::open(&path).unwrap().last_lsn(), Lsn(2));
     let whole = "a.wal: nothing to do: whole: 2 records (LSN 1 to 2) in 64 bytes.\n";
     says(&directory, &["wal", "repair", "a.wal"], 0, whole);
+}
+
+/// On a disk, since a file system in memory may have no place for the note.
+fn noted() -> (TempDir, std::path::PathBuf, bool) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("a.wal");
+    let mut wal = Wal::open(&path).unwrap();
+    for number in 1..=5 {
+        wal.append(&Record::set(b"key", b"value", Timestamp(number))).unwrap();
+    }
+    let has_note = wal.storage().note().is_some();
+    (directory, path, has_note)
+}
+
+#[test]
+fn a_log_that_somebody_has_shortened_is_refused_until_a_person_says_yes() {
+    quiet();
+    let (directory, path, has_note) = noted();
+    assert!(has_note, "the file system of the target directory has no extended attributes");
+    let len = fs::metadata(&path).unwrap().len();
+    File::options().write(true).open(&path).unwrap().set_len(len / 5 * 3).unwrap();
+    assert!(Wal::open(&path).is_err());
+    let sentence = format!(
+        "shortened: 3 records (LSN 1 to 3) in {} bytes; opening the log is refused: it was durable up to byte {len} \
+         (LSN 5) and has been cut.",
+        len / 5 * 3
+    );
+    says(&directory, &["wal", "verify", "a.wal"], 1, &format!("a.wal: {sentence}\n"));
+    let (out, _, code) = run(&directory, &["wal", "repair", "a.wal"]);
+    assert!(out.contains("lost: nothing more") && code == 1, "{out}");
+    assert!(Wal::open(&path).is_err());
+    let (out, _, code) = run(&directory, &["wal", "repair", "a.wal", "--yes"]);
+    assert!(out.ends_with("Done: the log ends with LSN 3.\n") && code == 0, "{out}");
+    assert_eq!(Wal::open(&path).unwrap().last_lsn(), Lsn(3));
+}
+
+#[test]
+fn a_repair_can_keep_only_what_was_durable() {
+    quiet();
+    let (directory, path, has_note) = noted();
+    assert!(has_note, "the file system of the target directory has no extended attributes");
+    // One more whole record and a torn one that no fsync has covered.
+    let mut bytes = fs::read(&path).unwrap();
+    let durable = bytes.len();
+    bytes.extend(Write::set(b"key", b"never synced", 6).encoded());
+    let whole = bytes.len();
+    bytes.extend(&Write::set(b"key", b"cut", 7).encoded()[..20]);
+    let append = |bytes: &[u8]| {
+        std::io::Write::write_all(&mut File::options().append(true).open(&path).unwrap(), bytes).unwrap();
+    };
+    append(&bytes[durable..]);
+    assert_eq!(json_lines(&directory, &["wal", "verify", "a.wal", "--json"])[0]["durable_lsn"], 5);
+    let said = &json_lines(&directory, &["wal", "repair", "a.wal", "--json"])[0];
+    assert_eq!((&said["kept"]["last_lsn"], &said["kept"]["bytes"]), (&6.into(), &whole.into()));
+    let said = &json_lines(&directory, &["wal", "repair", "a.wal", "--durable", "--json", "--yes"])[0];
+    assert_eq!((&said["kept"]["last_lsn"], &said["lost"]["records"]), (&5.into(), &1.into()));
+    assert_eq!(fs::read(directory.path().join("a.wal.cut-1")).unwrap(), bytes[durable..]);
+    assert_eq!(Wal::open(&path).unwrap().last_lsn(), Lsn(5));
+
+    let plain = temp_dir();
+    file_with(&plain, "a.wal", &damaged());
+    fails(
+        &plain,
+        &["wal", "repair", "a.wal", "--durable"],
+        "logship: a.wal: which records were durable is not known\n",
+    );
 }
 
 #[test]

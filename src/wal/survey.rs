@@ -40,6 +40,8 @@ pub struct Survey {
     pub history: History,
     /// What stands behind them.
     pub tail: judge::Verdict,
+    /// The last record that was known to be durable, if the log's note tells.
+    pub durable: Option<Lsn>,
     /// The whole records behind the first place that holds none.
     pub behind: Behind,
 }
@@ -126,9 +128,11 @@ pub fn survey(storage: &impl Storage, origin: Origin, mut progress: impl FnMut(u
             Ok(())
         })?;
     }
-    let tail = judge::judge(storage, &end, Note::of(storage, &end)?.as_ref())?;
+    let note = Note::of(storage, &end)?;
+    let tail = judge::judge(storage, &end, note.as_ref())?;
+    let durable = note.map(|note| note.last);
     let dels = end.last().since(origin.base) - sets;
-    Ok(Survey { base: origin.base, len: storage.len()?, end, sets, dels, newest, history, tail, behind })
+    Ok(Survey { base: origin.base, len: storage.len()?, end, sets, dels, newest, history, tail, durable, behind })
 }
 
 /// Reads to the end of the log, also to that which it has when the end is reached: somebody may be appending.

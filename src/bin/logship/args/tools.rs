@@ -98,6 +98,9 @@ pub(crate) struct Truncate {
 pub(crate) struct Repair {
     /// The log
     pub(crate) path: PathBuf,
+    /// Keep only the records that were known to be durable, not all whole ones before the damage
+    #[arg(long)]
+    pub(crate) durable: bool,
     #[command(flatten)]
     pub(crate) change: Change,
 }

@@ -37,7 +37,7 @@ pub(super) fn repair(options: &Repair, out: &mut Out) -> Result<u8, Stop> {
         Verdict::NoLog => return Err(Stop::Failed(format!("{}: {sentence}", path.display()))),
         Verdict::Torn | Verdict::Damaged => {}
     }
-    let to = kept_last(path, &found)?;
+    let to = kept_last(path, options.durable, &found)?;
     if !options.change.json {
         writeln!(out, "{}: {sentence}", path.display())?;
     }
@@ -46,8 +46,13 @@ pub(super) fn repair(options: &Repair, out: &mut Out) -> Result<u8, Stop> {
 }
 
 /// The last record that a repair keeps.
-fn kept_last(path: &Path, found: &Survey) -> Result<Lsn, String> {
-    let last = found.end.last();
+fn kept_last(path: &Path, only_durable: bool, found: &Survey) -> Result<Lsn, String> {
+    let durable = match found.durable {
+        _ if !only_durable => found.end.last(),
+        Some(durable) => durable,
+        None => return Err(format!("{}: which records were durable is not known", path.display())),
+    };
+    let last = durable.min(found.end.last());
     if last > found.base || found.base == Lsn::ZERO {
         return Ok(last);
     }
@@ -86,7 +91,7 @@ fn decide(path: &Path, plan: &Plan, change: &Change, out: &mut Out) -> Result<u8
     let question = format!("Cut {} behind LSN {}?", path.display(), plan.to);
     if !(change.yes || !change.json && text::says_yes(out, question)?) {
         if change.json {
-            writeln!(out, "{}", json_of(path, plan, None))?;
+            writeln!(out, "{}", json_of(path, plan, false, None))?;
         } else {
             writeln!(out, "Nothing was changed. With --yes it is done.")?;
         }
@@ -97,11 +102,12 @@ fn decide(path: &Path, plan: &Plan, change: &Change, out: &mut Out) -> Result<u8
         return Err(Stop::Failed(line));
     }
     let kept = salvage::cut(path, plan).map_err(|error| text::about(path, &error))?;
-    let name = kept.map(|kept| beside(path, &kept)).unwrap_or_default();
+    let name = kept.map(|kept| beside(path, &kept));
     if change.json {
-        writeln!(out, "{}", json_of(path, plan, Some(&name)))?;
+        writeln!(out, "{}", json_of(path, plan, true, name.as_deref()))?;
     } else {
-        writeln!(out, "Done: the log ends with LSN {}, and {name} has what was cut off.", plan.to)?;
+        let kept = name.map(|name| format!(", and {name} has what was cut off")).unwrap_or_default();
+        writeln!(out, "Done: the log ends with LSN {}{kept}.", plan.to)?;
     }
     Ok(0)
 }
@@ -116,11 +122,18 @@ fn beside(path: &Path, kept: &Path) -> String {
 fn show(path: &Path, plan: &Plan, out: &mut Out) -> Result<(), Stop> {
     let (to, copy) = (plan.to, format!("{}.cut-N", path.display()));
     writeln!(out, "kept: {}, {}", records(plan.base, to), count(plan.kept_bytes, "byte"))?;
-    writeln!(out, "lost: {}", lost(plan))?;
+    if plan.lost_bytes == 0 {
+        // Somebody has shortened it.
+        writeln!(out, "lost: nothing more; from now on the log is what is left")?;
+    } else {
+        writeln!(out, "lost: {}", lost(plan))?;
+    }
     if plan.keys.count > 0 {
         writeln!(out, "      {}", keys(plan))?;
     }
-    writeln!(out, "What is cut off is kept in {copy}.")?;
+    if plan.lost_bytes > 0 {
+        writeln!(out, "What is cut off is kept in {copy}.")?;
+    }
     writeln!(
         out,
         "On a follower of a living leader nothing is lost: it rejoins and is sent what comes behind LSN {to}."
@@ -149,12 +162,12 @@ fn keys(plan: &Plan) -> String {
     format!("of {least}{number}: {}{more}", named.join(", "))
 }
 
-fn json_of(path: &Path, plan: &Plan, copy: Option<&str>) -> Value {
+fn json_of(path: &Path, plan: &Plan, is_done: bool, copy: Option<&str>) -> Value {
     let named: Vec<String> = plan.keys.named.iter().map(|key| escaped(key)).collect();
     json!({
         "path": path.to_string_lossy(),
         "needed": true,
-        "changed": copy.is_some(),
+        "changed": is_done,
         "copy": copy,
         "kept": {
             "records": plan.kept_records(),

@@ -2,6 +2,7 @@
 
 use crate::text::count;
 use logship::Lsn;
+use logship::wal::judge::{self, Reason};
 use logship::wal::survey::{Survey, Verdict};
 use serde::Serialize;
 
@@ -51,10 +52,16 @@ pub(super) fn sentence(survey: &Survey) -> String {
             "torn at offset {offset}: {before} before it, and in the {rest} from there {behind}; opening the log keeps \
              a copy of them and cuts them off."
         ),
-        Verdict::Damaged => format!(
-            "damaged at offset {offset}: {before} before it, and in the {rest} from there {behind}; opening the log is \
-             refused."
-        ),
+        Verdict::Damaged => match survey.tail {
+            judge::Verdict::Refused(reason @ Reason::Shortened(..)) if !survey.end.damaged => {
+                format!("shortened: {before} in {all}; opening the log is refused: {reason}.")
+            }
+            judge::Verdict::Refused(reason) => format!(
+                "damaged at offset {offset}: {before} before it, and in the {rest} from there {behind}; opening the \
+                 log is refused: {reason}."
+            ),
+            _ => format!("damaged at offset {offset}: {before} before it; opening the log is refused."),
+        },
         Verdict::NoLog => format!("not a log: it does not begin with a record, and none is in its {all}."),
     }
 }
@@ -72,6 +79,8 @@ pub(super) struct Said {
     dels: u64,
     newest_timestamp: u64,
     history: String,
+    /// The last record that was known to be durable.
+    durable_lsn: Option<u64>,
     /// Bytes of the whole records: where damage begins, if there is any.
     whole_bytes: u64,
     /// Whole records behind the damage.
@@ -94,6 +103,7 @@ impl Said {
             dels: survey.dels,
             newest_timestamp: survey.newest.0,
             history: survey.history.to_string(),
+            durable_lsn: survey.durable.map(|lsn| lsn.0),
             whole_bytes: survey.end.next.offset,
             behind_records: survey.behind.records,
             behind_bytes: survey.behind.bytes,
