@@ -73,7 +73,9 @@ pub(crate) fn process_id() -> u32 {
 fn map_wiped_on_fork() -> Option<NonNull<AtomicU32>> {
     let page = map::<AtomicU32>().ok()?;
     // SAFETY: a fresh mapping of one page.
-    if unsafe { libc::madvise(page.as_ptr().cast(), size_of::<AtomicU32>(), libc::MADV_WIPEONFORK) } == 0 {
+    let advise = |advice| unsafe { libc::madvise(page.as_ptr().cast(), size_of::<AtomicU32>(), advice) };
+    // qemu-user answers 0 to any advice and heeds none; a kernel refuses one that does not exist.
+    if advise(-1) != 0 && advise(libc::MADV_WIPEONFORK) == 0 {
         return Some(page);
     }
     // SAFETY: mapped above, and nobody else has seen it.
