@@ -15,8 +15,8 @@ use libc::{CLOCK_REALTIME, c_int, pthread_rwlock_t, timespec};
 const LOCK_TIMEOUT_S: libc::time_t = 5;
 
 unsafe extern "C" {
-    // The libc crate does not declare them. ThreadSanitizer knows these; of the ones with a clock of the caller's choice
-    // it knows nothing, and takes what they guard for races.
+    // The libc crate does not declare them. ThreadSanitizer knows these; of the ones with a clock of the caller's
+    // choice it knows nothing, and takes what they guard for races.
     fn pthread_rwlock_timedwrlock(lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int;
     fn pthread_rwlock_timedrdlock(lock: *mut pthread_rwlock_t, until: *const timespec) -> c_int;
 }

@@ -13,7 +13,8 @@ use libc::c_int;
 /// `lsn` with status 0. Returns 0, or -1 with `errno`: ETIMEDOUT when `timeout_ms`, one deadline for the whole call,
 /// has passed (negative: none; the record is in the leader's log and maybe on some followers, and one may wait again);
 /// ENOTCONN as soon as each follower that was online has acknowledged it or has gone, and they are too few; EINVAL for
-/// bad arguments. Only online followers are polled, too few or not. A record rejected with status 1 is sent again, at most 3 times. 0 followers: 0.
+/// bad arguments. Only online followers are polled, too few or not. A record rejected with status 1 is sent again, at
+/// most 3 times. 0 followers: 0.
 ///
 /// # Safety
 /// `config` points to a configuration that no other thread uses.

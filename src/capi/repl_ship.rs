@@ -147,8 +147,8 @@ pub(super) unsafe fn receive(fd: c_int, writer: *mut wal_writer, store: *mut kv_
     }
 }
 
-/// Shows the leader on the first call on a connection that this end stores records and answers for them as logship does,
-/// if nothing of the program's takes part in that. What can't be sent shows in the receive that follows.
+/// Shows the leader on the first call on a connection that this end stores records and answers for them as logship
+/// does, if nothing of the program's takes part in that. What can't be sent shows in the receive that follows.
 ///
 /// # Safety
 /// As for [`receive`].

@@ -99,15 +99,16 @@ const CHECK_MS: i32 = 500;
 /// How long another process may take from the first byte of a record that it appends to the last.
 const APPEND_MS: i32 = 50;
 
-/// How long a follower may take to show that it is logship, so that its log is compared with the leader's before it gets
-/// more. A plain one, which shows nothing, is kept waiting no longer than that.
+/// How long a follower may take to show that it is logship, so that its log is compared with the leader's before it
+/// gets more. A plain one, which shows nothing, is kept waiting no longer than that.
 const MARK_MS: i32 = 20;
 
 /// The same before it is refused for lack of a mark.
 const LAST_MARK_MS: i32 = 500;
 
 /// What a logship follower says of itself, behind its rejoin message or with its first receive, is no ack for a record:
-/// it is taken off the connection before a program reads acks from it. `last`: what the rejoin message said, if it has just been read.
+/// it is taken off the connection before a program reads acks from it. `last`: what the rejoin message said, if it has
+/// just been read.
 pub fn take_mark(member: &mut Member<'_>, last: Option<Lsn>) -> Result<()> {
     let mut bytes = [0; ACK_LEN];
     while io::peek_now(member.fd, &mut bytes)? == Received::Bytes(ACK_LEN) && Ack::decode(bytes).is_hello(last) {

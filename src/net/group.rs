@@ -206,7 +206,8 @@ impl Group<'_> {
         loop {
             self.take_acks();
             let acked = self.members.iter().filter(|member| member.link.progress.ledger.has(lsn)).count();
-            // Those online are read also while they are too few: what is unread when the leader closes is a reset there.
+            // Those online are read also while they are too few: what is unread when the leader closes is a reset
+            // there.
             let waiting = |member: &Member<'_>| member.online && !member.link.progress.ledger.has(lsn);
             let possible = self.members.iter().filter(|member| waiting(member)).count();
             let online = self.members.iter().filter(|member| member.online).count();
@@ -572,7 +573,8 @@ fn broadcast(
             let waiting = sending[index] && member.online && sent[index] < frame.len();
             if waiting && fds[index].has(POLLIN) && !member.drain() {
                 member.go_offline(format_args!("connection lost"));
-            } else if waiting && (polled.is_err() || deadline.has_passed()) {
+            } else if waiting && (polled.is_err() || (deadline.has_passed() && !fds[index].has(POLLOUT))) {
+                // Room that is there is used first: this process itself may have been stopped past the deadline.
                 member.go_offline(format_args!("it took nothing until the deadline"));
             }
         }

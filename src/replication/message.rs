@@ -6,8 +6,8 @@
 //!   padding of a logship peer: "LSHP" [version:1 = 1][node:1, 0 = none][flags:1]
 //! rejoin, follower to leader, 8 bytes: [last_applied_lsn:8 big-endian]; behind it a marked ack of the same LSN without
 //!   flags, if the program has given its node a number
-//! hello, follower to leader: the first call that receives and answers by itself sends a marked ack of its last LSN with
-//!   flags LIVENESS and FOLLOWS
+//! hello, follower to leader: the first call that receives and answers by itself sends a marked ack of its last LSN
+//!   with flags LIVENESS and FOLLOWS
 //! control, leader to follower: [type:1][body][crc:4], integers big-endian, the CRC over type and body
 //!   1 POSITION [lsn:8]: the next record frame is this one
 //!   2 CHECK [lsn:8][crc:4][history:8]: your record `lsn` must have this CRC, and your log this history up to it;

@@ -19,8 +19,8 @@ pub struct Progress {
     pub is_logship: bool,
     /// Whether it answers for records with marked acks: it counts as we do.
     pub follows: bool,
-    /// Whether it has said so, and with which last LSN. Only where a catch-up has begun with what it lacks does that mean
-    /// that the next record here is the next one there.
+    /// Whether it has said so, and with which last LSN. Only where a catch-up has begun with what it lacks does that
+    /// mean that the next record here is the next one there.
     pub greeting: Option<Lsn>,
     /// A catch-up has begun on this connection.
     pub was_caught_up: bool,
