@@ -127,6 +127,8 @@ fn write(text: &mut String, report: &Report, verbose: bool) {
     for note in &report.notes {
         line(format!("  note: {note}"));
     }
+    // Was each file tried alone?
+    let mixes = !report.notes.iter().any(|note| note.starts_with("interface: "));
     for row in &report.requirements {
         let (word, end) = match row.status {
             Status::Pass => ("PASS", format!("{} checks", row.checks)),
@@ -139,11 +141,11 @@ fn write(text: &mut String, report: &Report, verbose: bool) {
             while let Some(first) = rest.first().cloned() {
                 let (same, others): (Vec<Failure>, Vec<Failure>) =
                     rest.into_iter().partition(|failure| is_same(failure, &first));
-                failures(&same, &mut line);
+                failures(&same, mixes, &mut line);
                 rest = others;
             }
         } else {
-            failures(&row.failures, &mut line);
+            failures(&row.failures, mixes, &mut line);
         }
     }
     for graded in &report.grades {
@@ -157,13 +159,13 @@ fn is_same(one: &Failure, other: &Failure) -> bool {
 }
 
 /// The first failure in full, the checks of the others by name.
-fn failures(failures: &[Failure], line: &mut dyn FnMut(String)) {
+fn failures(failures: &[Failure], mixes: bool, line: &mut dyn FnMut(String)) {
     let Some(first) = failures.first() else { return };
     let same = |failure: &&Failure| is_same(failure, first);
     let together: Vec<&Failure> = failures.iter().filter(same).collect();
     let named = if first.check.is_empty() { first.title.clone() } else { format!("{}: {}", first.check, first.title) };
     line(format!("      {named}"));
-    for place in places(&together) {
+    for place in places(&together, mixes) {
         line(format!("        {place}"));
     }
     line(format!("        {}: expected {}, seen: {}", first.what, first.expected, first.seen));
@@ -185,7 +187,7 @@ fn failures(failures: &[Failure], line: &mut dyn FnMut(String)) {
 }
 
 /// Where a check failed, in words.
-fn places(failures: &[&Failure]) -> Vec<String> {
+fn places(failures: &[&Failure], mixes: bool) -> Vec<String> {
     let files: Vec<&str> = (failures.iter())
         .filter_map(|failure| match &failure.seen_in {
             Seen::File(file) => Some(file.as_str()),
@@ -196,6 +198,7 @@ fn places(failures: &[&Failure]) -> Vec<String> {
     let mut lines = Vec::new();
     match (files.is_empty(), tree) {
         (false, _) => lines.push(format!("in {}, with logship for all other files", files.join(" and in "))),
+        (true, true) if !mixes => lines.push("in the whole tree".to_owned()),
         (true, true) => {
             lines.push("in the whole tree; each file alone, with logship for the others, passes".to_owned())
         }
