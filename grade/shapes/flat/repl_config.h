@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. Nodes: room for two followers, repl_listen takes a port, repl_connect tries for a second. */
+/* Of a correct tree in another hand than plain_c.
+ * Nodes: room for two followers, repl_listen takes a port, repl_connect tries for a second. */
 #pragma once
 #include <stdint.h>
 #define NUM_FOLLOWERS 2

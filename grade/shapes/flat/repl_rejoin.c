@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. Rejoin closes the old connection and opens another; the log is known from config.wal_path. */
+/* Of a correct tree in another hand than plain_c.
+ * Rejoin closes the old connection and opens another; the log is known from config.wal_path. */
 #include "repl_rejoin.h"
 #include <endian.h>
 #include <stdio.h>

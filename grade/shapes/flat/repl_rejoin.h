@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. Rejoin closes the old connection and opens another; the log is known from config.wal_path. */
+/* Of a correct tree in another hand than plain_c.
+ * Rejoin closes the old connection and opens another; the log is known from config.wal_path. */
 #pragma once
 #include "repl_ship.h"
 int repl_follower_rejoin(int leader_fd, uint64_t last_applied_lsn);

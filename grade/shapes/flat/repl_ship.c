@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. Shipping and receiving: the receiver acks, with 9 bytes in network byte order. */
+/* Of a correct tree in another hand than plain_c.
+ * Shipping and receiving: the receiver acks, with 9 bytes in network byte order. */
 #include "repl_ship.h"
 #include "repl_conflict.h"
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. Shipping and receiving: the receiver acks, with 9 bytes in network byte order. */
+/* Of a correct tree in another hand than plain_c.
+ * Shipping and receiving: the receiver acks, with 9 bytes in network byte order. */
 #pragma once
 #include "repl_config.h"
 #include "kv_store.h"

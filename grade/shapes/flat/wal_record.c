@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. The codec: the timestamp stands behind op, length counts the whole record, decode points into the buffer. */
+/* Of a correct tree in another hand than plain_c.
+ * The codec: the timestamp stands behind op, length counts the whole record, decode points into the buffer. */
 #include "wal_record.h"
 #include "crc32.h"
 #include <string.h>

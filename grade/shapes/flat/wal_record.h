@@ -1,4 +1,5 @@
-/* Of a correct tree in another hand than plain_c. The codec: the timestamp stands behind op, length counts the whole record, decode points into the buffer. */
+/* Of a correct tree in another hand than plain_c.
+ * The codec: the timestamp stands behind op, length counts the whole record, decode points into the buffer. */
 #pragma once
 #include <stdint.h>
 #include <stddef.h>
