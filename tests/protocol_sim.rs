@@ -216,7 +216,7 @@ impl Simulation {
         self.damaged_in_a_row = 0;
         self.last_frame.clone_from(&encoded);
         self.send_record(&encoded);
-        self.progress.shipped();
+        self.progress.on_shipped(Some(self.last()));
         Ok(())
     }
 

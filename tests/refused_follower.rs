@@ -78,7 +78,7 @@ fn rejoin(last: u64, before: &[u8], after: &[u8]) -> (Result<u64>, Result<bool>)
     let mut member = Member { index: 0, host: "follower", port: 1, fd, online: false, link: &mut link };
 
     there.write_all(before).unwrap();
-    catch_up::take_rejoin_mark(&mut member, Lsn(last)).unwrap();
+    catch_up::take_mark(&mut member, Some(Lsn(last))).unwrap();
     there.write_all(after).unwrap();
     let caught_up = catch_up::catch_up(&mut member, &source, Lsn(last)).map(|summary| summary.records);
     match caught_up {
