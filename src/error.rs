@@ -29,6 +29,9 @@ pub enum Error {
     /// The CRC is right, or there is nothing to check, but the fields make no record or file. EBADMSG.
     #[error("malformed: {0}")]
     Malformed(&'static str),
+    /// Files that are not of one log, or not of one moment; nothing was changed. EBADMSG.
+    #[error("files of different logs or moments: {0}")]
+    WrongFiles(String),
     /// A log is damaged before its end; nothing was changed. EBADMSG.
     #[error("the log is damaged at offset {offset} (after LSN {after})")]
     Damaged {
@@ -133,7 +136,7 @@ impl Error {
             Error::Invalid(_) => libc::EINVAL,
             Error::BufferTooSmall { .. } => libc::ENOBUFS,
             Error::CrcMismatch | Error::Malformed(_) => libc::EBADMSG,
-            Error::Damaged { .. } | Error::Unfinished { .. } => libc::EBADMSG,
+            Error::WrongFiles(_) | Error::Damaged { .. } | Error::Unfinished { .. } => libc::EBADMSG,
             Error::TooLarge(_) => libc::EMSGSIZE,
             Error::Latched | Error::Internal(_) | Error::Refused(_) => libc::EIO,
             Error::Locked => libc::EBUSY,

@@ -5,7 +5,8 @@
 
 mod common;
 
-use common::{Log, Random, Write, file_with, names_in, quiet, store_of, temp_dir};
+use common::compacted;
+use common::{Log, Random, Write, file_with, kinds_in, names_in, quiet, store_of, temp_dir};
 use logship::kv::StateMachine;
 use logship::kv::table::Store;
 use logship::storage::memory::MemoryStorage;
@@ -14,16 +15,26 @@ use logship::wal::checkpoint::{self, Covered};
 use logship::wal::{load_checkpoint, recover, recover_with_checkpoint};
 use logship::{Error, Lsn, Record, Timestamp};
 use proptest::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const COVERED: Covered = Covered { offset: 27, lsn: Lsn(1), history: History(0x0123_4567_89AB_CDEF) };
 
-/// The bytes of the store's checkpoint.
+/// The store's checkpoint in its packed form: the lesson's bytes, and ours behind them.
 fn checkpoint_of(store: &Store, covered: Covered) -> Vec<u8> {
     let directory = temp_dir();
     let path = directory.path().join("ckpt");
     checkpoint::write(store, &path, covered).unwrap();
-    std::fs::read(path).unwrap()
+    let stamps = stamps_in(directory.path());
+    [std::fs::read(path).unwrap(), std::fs::read(stamps).unwrap()].concat()
+}
+
+/// The one file of ours in a directory that belongs to a checkpoint.
+fn stamps_in(directory: &Path) -> PathBuf {
+    let names = names_in(directory);
+    let mut stamps = names.iter().filter(|name| name.contains(".stamps-"));
+    let only = stamps.next().unwrap();
+    assert_eq!(stamps.next(), None);
+    directory.join(only)
 }
 
 /// The lesson's format, by hand: what a student's code writes.
@@ -49,9 +60,9 @@ fn end_of_entries(store: &Store) -> usize {
 fn load(bytes: &[u8], store: &mut Store) -> Result<Covered, Error> {
     let storage = MemoryStorage { bytes: bytes.to_vec(), ..MemoryStorage::default() };
     let before = store.clone();
-    let result = checkpoint::verify(&storage).and_then(|found| {
-        found.apply(store)?;
-        Ok(found.covered)
+    let result = checkpoint::open_packed(storage).and_then(|found| match found {
+        Some(found) => found.apply(store).map(|()| found.covered),
+        None => load_checkpoint(&file_with(&temp_dir(), "ckpt", bytes), store),
     });
     if result.is_err() {
         assert_eq!(*store, before, "a refused checkpoint changed the store");
@@ -112,10 +123,97 @@ fn a_store_larger_than_the_readers_window_comes_back() {
 #[test]
 fn the_front_of_the_file_is_the_lessons_layout_byte_for_byte() {
     let store = store_of(&[Write::set(b"name", b"alice", 5), Write::del(b"dead", 6)]);
-    let bytes = checkpoint_of(&store, COVERED);
-    let expected = plain(27, &[(b"name", b"alice")]);
-    assert_eq!(bytes[..expected.len()], expected);
-    assert_eq!(&bytes[expected.len()..expected.len() + 4], b"LSCK");
+    let directory = temp_dir();
+    let path = directory.path().join("ckpt");
+    checkpoint::write(&store, &path, COVERED).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), plain(27, &[(b"name", b"alice")]));
+    assert_eq!(kinds_in(directory.path()), ["ckpt", "ckpt.stamps"]);
+}
+
+#[test]
+fn a_checkpoint_and_what_belongs_to_it_survive_a_crash_between_the_two() {
+    quiet();
+    let directory = temp_dir();
+    let path = directory.path().join("ckpt");
+    checkpoint::write(&mine(), &path, COVERED).unwrap();
+    let (old, old_stamps) = (std::fs::read(&path).unwrap(), stamps_in(directory.path()));
+    let kept = std::fs::read(&old_stamps).unwrap();
+    checkpoint::write(&sample(), &path, COVERED).unwrap();
+    // The new file of ours is there, the old checkpoint and its own too.
+    std::fs::write(&path, &old).unwrap();
+    std::fs::write(&old_stamps, &kept).unwrap();
+    let mut loaded = Store::new();
+    assert_eq!(load_checkpoint(&path, &mut loaded).unwrap(), COVERED);
+    assert_eq!(loaded, mine());
+    // The next write leaves one of each.
+    checkpoint::write(&sample(), &path, COVERED).unwrap();
+    assert_eq!(kinds_in(directory.path()), ["ckpt", "ckpt.stamps"]);
+}
+
+#[test]
+fn a_flipped_bit_in_either_file_is_never_a_lessons_checkpoint() {
+    quiet();
+    let directory = temp_dir();
+    let path = directory.path().join("ckpt");
+    checkpoint::write(&sample(), &path, COVERED).unwrap();
+    for file in [path.clone(), stamps_in(directory.path())] {
+        let whole = std::fs::read(&file).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&file, damaged).unwrap();
+            let mut store = mine();
+            let error = load_checkpoint(&path, &mut store).map(|_| panic!("bit {bit} of {}", file.display()));
+            assert_eq!(error.unwrap_err().errno(), libc::EBADMSG, "bit {bit} of {}", file.display());
+            assert_eq!(store, mine());
+        }
+        std::fs::write(&file, whole).unwrap();
+    }
+    assert!(load_checkpoint(&path, &mut mine()).is_ok(), "the canary: what was changed back");
+    // Another one in its place, of a lesson's code, is no damage, though ours is beside it still.
+    let foreign = plain(54, &[(b"a", b"1"), (b"b", b"2")]);
+    std::fs::write(&path, foreign).unwrap();
+    let mut store = Store::new();
+    assert_eq!(load_checkpoint(&path, &mut store).unwrap(), Covered { offset: 54, ..Covered::default() });
+    assert_eq!(store.len(), 2);
+}
+
+/// What is planted under the name of a file of ours is not followed, not waited for, and not read whole.
+#[test]
+fn what_has_the_name_of_our_file_and_is_none_is_refused() {
+    quiet();
+    let directory = temp_dir();
+    let path = directory.path().join("ckpt");
+    checkpoint::write(&sample(), &path, COVERED).unwrap();
+    let stamps = stamps_in(directory.path());
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&stamps, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &stamps).unwrap();
+    assert_eq!(load_checkpoint(&path, &mut mine()).unwrap_err().errno(), libc::EBADMSG, "a link");
+    std::fs::remove_file(&stamps).unwrap();
+    nix::unistd::mkfifo(&stamps, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(load_checkpoint(&path, &mut mine()).unwrap_err().errno(), libc::EBADMSG, "a pipe");
+    std::fs::remove_file(&stamps).unwrap();
+    std::fs::create_dir(&stamps).unwrap();
+    assert_eq!(load_checkpoint(&path, &mut mine()).unwrap_err().errno(), libc::EBADMSG, "a directory");
+}
+
+#[test]
+fn files_of_ours_have_the_mode_of_what_they_stand_beside_or_replace() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = temp_dir();
+    let wal = file_with(&directory, "wal", b"");
+    std::fs::set_permissions(&wal, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let path = directory.path().join("wal.ckpt");
+    checkpoint::write(&sample(), &path, COVERED).unwrap();
+    let modes = || -> Vec<u32> {
+        let mode = |name: String| std::fs::metadata(directory.path().join(name)).unwrap().permissions().mode() & 0o777;
+        names_in(directory.path()).into_iter().map(mode).collect()
+    };
+    assert_eq!(modes(), [0o600, 0o600, 0o600]);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    checkpoint::write(&mine(), &path, COVERED).unwrap();
+    assert_eq!(modes(), [0o600, 0o640, 0o640]);
 }
 
 #[test]
@@ -213,31 +311,6 @@ fn a_checkpoint_with_bytes_behind_its_end_is_refused() {
 }
 
 #[test]
-fn a_flipped_length_never_makes_the_trailer_a_part_of_the_last_value() {
-    // Where the trailer's length is a power of two, one flipped bit in the last value's length makes the entries end
-    // where the file does, as a lesson's file has it.
-    let mut tried = 0;
-    for tombstone in 1..300 {
-        let store = store_of(&[Write::set(b"k", b"v", 5), Write::del(&vec![b'x'; tombstone], 6)]);
-        let bytes = checkpoint_of(&store, COVERED);
-        let trailer = bytes.len() - end_of_entries(&store);
-        if !trailer.is_power_of_two() {
-            continue;
-        }
-        let mut changed = bytes.clone();
-        let value_len_at = 16 + 2 + 1;
-        for (byte, flip) in changed[value_len_at..].iter_mut().zip(u16::try_from(trailer).unwrap().to_le_bytes()) {
-            *byte ^= flip;
-        }
-        let mut loaded = mine();
-        let result = load(&changed, &mut loaded);
-        assert!(result.is_err(), "loaded as a lesson's file: k = {:?}", loaded.get(b"k"));
-        tried += 1;
-    }
-    assert!(tried >= 2, "only {tried} trailers had such a length");
-}
-
-#[test]
 fn loading_a_file_names_what_it_covers_and_a_missing_one_is_enoent() {
     quiet();
     let directory = temp_dir();
@@ -264,7 +337,7 @@ fn writing_replaces_the_old_file_and_leaves_nothing_else() {
     let path = directory.path().join("ckpt");
     for store in [sample(), mine()] {
         checkpoint::write(&store, &path, COVERED).unwrap();
-        assert_eq!(names_in(directory.path()), ["ckpt"]);
+        assert_eq!(kinds_in(directory.path()), ["ckpt", "ckpt.stamps"]);
         let mut loaded = Store::new();
         load_checkpoint(&path, &mut loaded).unwrap();
         assert_eq!(loaded, store);
@@ -285,7 +358,7 @@ fn what_does_not_fit_is_too_large_and_the_old_file_stays() {
         let error = checkpoint::write(&store, &path, COVERED).unwrap_err();
         assert!(matches!(error, Error::TooLarge(_)), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
-        assert_eq!(names_in(directory.path()), ["ckpt"]);
+        assert_eq!(kinds_in(directory.path()), ["ckpt", "ckpt.stamps"]);
     }
     // One byte less does.
     let longest = vec![b'x'; 65_535];
@@ -311,15 +384,18 @@ fn a_write_that_fails_leaves_no_temporary_file() {
 }
 
 #[test]
-fn a_temporary_file_that_a_crash_left_is_neither_used_nor_in_the_way() {
+fn a_temporary_file_that_a_crash_left_is_removed_but_none_that_is_being_written_and_no_other() {
     let directory = temp_dir();
-    let left = file_with(&directory, "ckpt.tmp-1", b"half a checkpoint");
+    file_with(&directory, "ckpt.tmp-1", b"half a checkpoint");
+    file_with(&directory, "ckpt.tmp-mine", b"somebody's");
+    let busy = std::fs::File::open(file_with(&directory, "ckpt.tmp-3", b"another process writes it")).unwrap();
+    busy.lock().unwrap();
     let path = directory.path().join("ckpt");
     checkpoint::write(&sample(), &path, COVERED).unwrap();
     let mut loaded = Store::new();
     load_checkpoint(&path, &mut loaded).unwrap();
     assert_eq!(loaded, sample());
-    assert_eq!(std::fs::read(left).unwrap(), b"half a checkpoint");
+    assert_eq!(kinds_in(directory.path()), ["ckpt", "ckpt.stamps", "ckpt.tmp-3", "ckpt.tmp-mine"]);
 }
 
 /// A log of ten records; a checkpoint of the first six is taken at its sixth border.
@@ -353,7 +429,7 @@ impl Recovery {
 
     /// Takes a checkpoint of the first records that says it covers the log up to `offset`.
     fn take_checkpoint(&self, records: usize, offset: usize) {
-        let covered = Covered { offset: offset as u64, lsn: Lsn(records as u64), history: History::EMPTY };
+        let covered = Covered { offset: offset as u64, ..compacted::covered(&self.log, records) };
         checkpoint::write(&self.log.store_of(records), &self.checkpoint(), covered).unwrap();
     }
 
@@ -401,28 +477,69 @@ fn a_damaged_checkpoint_is_passed_over_for_the_whole_log() {
         changed[at] ^= 0x10;
         std::fs::write(recovery.checkpoint(), changed).unwrap();
         recovery.is_whole(10, &format!("byte {at} of the checkpoint changed"));
+        std::fs::write(recovery.checkpoint(), &bytes[..at]).unwrap();
+        recovery.is_whole(10, &format!("checkpoint cut at {at}"));
     }
-    // Cut where the lesson's entries end it is a lesson's file, and usable.
-    let end = end_of_entries(&recovery.log.store_of(COVERED_RECORDS));
-    for cut in (0..bytes.len()).filter(|cut| *cut != end) {
-        std::fs::write(recovery.checkpoint(), &bytes[..cut]).unwrap();
-        recovery.is_whole(10, &format!("checkpoint cut at {cut}"));
+}
+
+/// Which records are covered is told by LSN and history; where they end in some file is not asked.
+#[test]
+fn a_checkpoint_of_ours_is_placed_by_its_history_and_not_by_its_offset() {
+    let recovery = Recovery::new();
+    for offset in [0, 1, 30, recovery.log.bytes.len(), usize::MAX] {
+        recovery.take_checkpoint(COVERED_RECORDS, offset);
+        recovery.is_whole(4, &format!("offset {offset}"));
     }
 }
 
 #[test]
-fn an_offset_that_is_no_border_of_the_log_makes_the_checkpoint_unusable() {
+fn a_lessons_checkpoint_whose_offset_is_no_border_of_the_log_is_unusable() {
     let recovery = Recovery::new();
+    let store = recovery.log.store_of(COVERED_RECORDS);
+    let entries: Vec<(&[u8], &[u8])> = store.iter().collect();
     let len = recovery.log.bytes.len();
     let borders = [&[0], recovery.log.ends.as_slice()].concat();
     // Inside records, the one inside a value included, and past the end.
     for offset in (0..len + 40).filter(|offset| !borders.contains(offset)) {
-        recovery.take_checkpoint(COVERED_RECORDS, offset);
+        std::fs::write(recovery.checkpoint(), plain(offset as u64, &entries)).unwrap();
         recovery.is_whole(10, &format!("offset {offset}"));
     }
-    let covered = Covered { offset: u64::MAX, ..Covered::default() };
-    checkpoint::write(&recovery.log.store_of(COVERED_RECORDS), &recovery.checkpoint(), covered).unwrap();
+    std::fs::write(recovery.checkpoint(), plain(u64::MAX, &entries)).unwrap();
     recovery.is_whole(10, "offset u64::MAX");
+}
+
+/// A node checkpoints, its log is cut back, and it gets other records of the same lengths.
+#[test]
+fn a_checkpoint_of_another_past_is_passed_over_for_the_whole_log() {
+    let recovery = Recovery::new();
+    for records in [COVERED_RECORDS, 9] {
+        recovery.take_checkpoint(records, recovery.log.end_of(records));
+        let mut writes = recovery.log.writes.clone();
+        for write in &mut writes[3..] {
+            write.timestamp += 1000;
+        }
+        let other = Log::new(writes);
+        assert_eq!(other.ends, recovery.log.ends);
+        std::fs::write(recovery.wal(), &other.bytes).unwrap();
+        let (replayed, store) = recovery.recover();
+        assert_eq!((replayed, store), (10, other.store_of(10)), "{records} covered");
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_its_checkpoint_does_is_refused() {
+    quiet();
+    let recovery = Recovery::new();
+    recovery.take_checkpoint(COVERED_RECORDS, recovery.covered_offset());
+    for len in 0..recovery.covered_offset() {
+        std::fs::write(recovery.wal(), &recovery.log.bytes[..len]).unwrap();
+        let mut store = mine();
+        let refused = recover_with_checkpoint(&recovery.wal(), &recovery.checkpoint(), &mut store);
+        let error = refused.map(|records| panic!("{len} bytes: {records} records")).unwrap_err();
+        assert_eq!((error.errno(), &store), (libc::EBADMSG, &mine()), "{len} bytes");
+        let sides = ["up to LSN 6".to_owned(), format!("ends with LSN {}", recovery.log.whole_before(len))];
+        assert!(sides.iter().all(|side| error.to_string().contains(side)), "{error}");
+    }
 }
 
 #[test]
@@ -526,8 +643,7 @@ proptest! {
         let records = at.index(log.writes.len() + 1);
         let directory = temp_dir();
         let (wal, ckpt) = (file_with(&directory, "wal", &log.bytes), directory.path().join("ckpt"));
-        let covered = Covered { offset: log.end_of(records) as u64, ..Covered::default() };
-        checkpoint::write(&log.store_of(records), &ckpt, covered).unwrap();
+        checkpoint::write(&log.store_of(records), &ckpt, compacted::covered(&log, records)).unwrap();
         let (mut whole, mut recovered) = (Store::new(), Store::new());
         let replayed = recover_with_checkpoint(&wal, &ckpt, &mut recovered).unwrap();
         prop_assert_eq!(recover(&wal, &mut whole).unwrap(), log.writes.len() as u64);

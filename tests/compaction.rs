@@ -6,14 +6,15 @@
 mod common;
 
 use common::compacted::{
-    ALL, beside, checkpoint, compacted, content, covered, directory_with, goes_on, is_whole, log_of, monotonous,
-    restore, write,
+    ALL, beside, checkpoint, compacted, content, covered, directory_with, goes_on, is_whole, log_of, marker_of,
+    monotonous, records_of, restore, write,
 };
-use common::{Log, Write, names_in, quiet, store_of};
+use common::{Log, Write, kinds_in, names_in, quiet, store_of};
 use logship::kv::table::Store;
 use logship::wal::checkpoint::{self, Covered};
 use logship::wal::compact::Retention;
 use logship::{Error, Lsn, Wal, wal};
+use std::path::Path;
 
 #[test]
 fn a_compacted_log_has_the_same_lsns_history_and_store_and_goes_on() {
@@ -27,7 +28,8 @@ fn a_compacted_log_has_the_same_lsns_history_and_store_and_goes_on() {
             let dropped = count - 1;
             assert_eq!((done.records, done.bytes), (dropped as u64, log.end_of(dropped) as u64), "{what}");
             assert_eq!((done.base, wal.base_lsn()), (Lsn(dropped as u64), Lsn(dropped as u64)), "{what}");
-            assert_eq!((wal.last_lsn(), wal.len()), (Lsn(12), (log.bytes.len() - log.end_of(dropped)) as u64));
+            let len = marker_of(&log, dropped).len() + log.bytes.len() - log.end_of(dropped);
+            assert_eq!((wal.last_lsn(), wal.len()), (Lsn(12), len as u64));
             // The writer that was open goes on in the new file.
             let more = Log::new(log.writes.iter().cloned().chain([write(13)]).collect());
             assert_eq!(wal.append(&write(13).record()).unwrap(), Lsn(13), "{what}");
@@ -35,8 +37,8 @@ fn a_compacted_log_has_the_same_lsns_history_and_store_and_goes_on() {
             drop(wal);
             is_whole(&path, &more, dropped, &what);
             goes_on(&path, &more, dropped, &what);
-            let expected: &[&str] = if dropped == 0 { &["wal", "wal.ckpt"] } else { &["wal", "wal.ckpt", "wal.meta"] };
-            assert_eq!(names_in(directory.path()), expected, "{what}");
+            let expected = ["wal", "wal.ckpt", "wal.ckpt.stamps", "wal.meta"];
+            assert_eq!(kinds_in(directory.path()), expected[..if dropped == 0 { 3 } else { 4 }], "{what}");
         }
     }
 }
@@ -105,7 +107,7 @@ fn what_the_retention_rule_keeps() {
             let done = wal.compact(beside(&path, ".ckpt"), keep, slowest.map(Lsn)).unwrap();
             assert_eq!(done.base, Lsn(expected as u64), "{what}");
             assert_eq!(done.records, (expected - base) as u64, "{what}");
-            assert_eq!(std::fs::read(&path).unwrap(), log.bytes[log.end_of(expected)..], "{what}");
+            assert_eq!(records_of(&path), log.bytes[log.end_of(expected)..], "{what}");
             drop(wal);
             restore(path.parent().unwrap(), &whole);
         }
@@ -143,11 +145,10 @@ fn a_checkpoint_that_does_not_stand_for_this_log_drops_nothing() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x40;
             refused(&format!("byte {at} damaged"), Some(&damaged));
-            if at != lessons_part(&whole) {
-                refused(&format!("cut at byte {at}"), Some(&whole[..at]));
-            }
+            refused(&format!("cut at byte {at}"), Some(&whole[..at]));
         }
-        refused("a lesson's, without a trailer", Some(&whole[..lessons_part(&whole)]));
+        remove_stamps(&given);
+        refused("a lesson's, with nothing beside it", Some(&whole));
         std::fs::remove_file(&given).unwrap();
         let missing = wal.compact(&given, &ALL, None).unwrap_err();
         assert_eq!(missing.errno(), libc::ENOENT);
@@ -156,9 +157,13 @@ fn a_checkpoint_that_does_not_stand_for_this_log_drops_nothing() {
     }
 }
 
-/// How many bytes of a checkpoint a lesson's code writes: all before the trailer.
-fn lessons_part(checkpoint: &[u8]) -> usize {
-    checkpoint.windows(8).position(|window| window == b"LSCK\x01\0\0\0").unwrap()
+/// Makes a checkpoint what a lesson's code would have written.
+fn remove_stamps(checkpoint: &Path) {
+    let name = checkpoint.file_name().unwrap().to_str().unwrap();
+    let directory = checkpoint.parent().unwrap();
+    for stamps in names_in(directory).iter().filter(|other| other.starts_with(&format!("{name}.stamps-"))) {
+        std::fs::remove_file(directory.join(stamps)).unwrap();
+    }
 }
 
 #[test]
@@ -182,11 +187,15 @@ fn a_compacted_log_without_the_checkpoint_for_what_is_gone_is_not_recovered() {
     };
     std::fs::remove_file(beside(&path, ".ckpt")).unwrap();
     refuses("none");
-    for bytes in [&kept[..lessons_part(&kept)], &kept[..kept.len() - 1], &other, b""] {
+    for bytes in [&kept[..kept.len() - 1], &other, b""] {
         std::fs::write(beside(&path, ".ckpt"), bytes).unwrap();
         std::fs::write(&given, bytes).unwrap();
         refuses("damaged");
     }
+    remove_stamps(&beside(&path, ".ckpt"));
+    std::fs::write(beside(&path, ".ckpt"), &kept).unwrap();
+    std::fs::write(&given, &kept).unwrap();
+    refuses("a lesson's");
     checkpoint(&log, 3, &given);
     checkpoint(&log, 3, &beside(&path, ".ckpt"));
     refuses("covers less than is gone");

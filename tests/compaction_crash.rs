@@ -8,11 +8,12 @@ mod common;
 use common::compacted::{
     ALL, beside, checkpoint, compacted, content, goes_on, history_of, is_whole, log_of, monotonous, restore, write,
 };
-use common::{Log, Write, names_in, quiet, temp_dir};
+use common::{Log, Write, kinds_in, names_in, quiet, temp_dir};
 use logship::kv::table::Store;
 use logship::storage::file;
 use logship::wal::checkpoint;
-use logship::wal::meta::{self, Origin};
+use logship::wal::meta::{self, Entry};
+use logship::wal::origin::{MARKER_LEN, Origin};
 use logship::wal::snapshot::{Incoming, Snapshot};
 use logship::wal::tail::LogTail;
 use logship::{Lsn, Wal, wal};
@@ -76,10 +77,15 @@ fn before_installation(log: &Log, old: &Log, base: usize, count: usize) -> (Temp
     let (directory, path) = compacted(old, base + 1);
     let source = directory.path().join("leader");
     checkpoint(log, count, &source);
-    let storage = file::open_read(&source).unwrap();
-    let snapshot = Snapshot::of(&storage, &checkpoint::verify(&storage).unwrap()).unwrap();
-    let bytes = std::fs::read(&source).unwrap();
-    std::fs::remove_file(source).unwrap();
+    let found = checkpoint::open(&source).unwrap();
+    let snapshot = Snapshot::of(&found).unwrap();
+    let mut bytes = vec![0; usize::try_from(found.packed_len()).unwrap()];
+    let (front, back) = bytes.split_at_mut(found.read_packed_at(&mut vec![0; 1 << 20], 0).unwrap());
+    assert_eq!(found.read_packed_at(front, 0).unwrap(), front.len());
+    assert_eq!(found.read_packed_at(back, front.len() as u64).unwrap(), back.len());
+    for name in names_in(directory.path()).iter().filter(|name| name.starts_with("leader")) {
+        std::fs::remove_file(directory.path().join(name)).unwrap();
+    }
     let mut incoming = Incoming::begin(&path, &snapshot).unwrap();
     assert_eq!(incoming.have(), 0);
     incoming.write(0, &bytes).unwrap();
@@ -118,34 +124,42 @@ fn a_crash_at_any_step_of_a_snapshots_installation_leaves_the_old_state_or_the_n
         let before = content(directory.path());
         is_whole(&path, &old, base, &format!("{what}, the snapshot is there"));
         let mut store = old.store_of(old.writes.len());
-        let link = directory.path().join("old");
-        std::fs::hard_link(&path, &link).unwrap();
         install(&path, &log, 8, &snapshot, &record, &mut store).unwrap();
         let new = Log::new(log.writes[..8].to_vec());
         assert_eq!(store, new.store_of(8), "{what}: exactly the leader's store");
         is_whole(&path, &new, 7, &format!("{what}, installed"));
-        let after: Vec<_> = content(directory.path()).into_iter().filter(|(name, _)| name != "old").collect();
+        let after = content(directory.path());
+        let entries = [
+            Entry { lsn: Lsn(old.writes.len() as u64), history: history_of(&old, old.writes.len()) },
+            Entry { lsn: Lsn(7), history: history_of(&log, 7) },
+        ];
         // Everything but the renames is done: the old log, with its old checkpoint, is what counts.
-        undo_rename(&path, &link);
-        let (given, kept) = ("wal.ckpt".to_owned(), beside(&path, ".ckpt"));
-        let snapshot_name = before.iter().map(|(name, _)| name).find(|name| name.contains(".snapshot-")).unwrap();
-        std::fs::rename(&kept, directory.path().join(snapshot_name)).unwrap();
-        std::fs::write(&kept, &before.iter().find(|(name, _)| *name == given).unwrap().1).unwrap();
+        restore(directory.path(), &before);
+        meta::save(&path, &entries).unwrap();
         is_whole(&path, &old, base, &format!("{what}, before the renames"));
         // It is installed in the second attempt, without a byte of it being sent again.
         let mut store = old.store_of(old.writes.len());
         install(&path, &log, 8, &snapshot, &record, &mut store).unwrap();
         is_whole(&path, &new, 7, &format!("{what}, installed in the second attempt"));
-        // The log is renamed, the snapshot not yet: recovery does it.
-        for has_old in [true, false] {
-            restore(directory.path(), &after);
-            std::fs::rename(&kept, directory.path().join(snapshot_name)).unwrap();
-            if has_old {
-                std::fs::write(&kept, &before.iter().find(|(name, _)| *name == given).unwrap().1).unwrap();
+        // The log is renamed, the snapshot not yet: recovery does it. Perhaps its stamps were written already, and cut
+        // off behind it.
+        let of_after = |wanted: &str| after.iter().find(|(name, _)| name.contains(wanted)).unwrap();
+        let (stamps, entries_only) = (of_after(".stamps-"), after.iter().find(|(name, _)| name == "wal.ckpt").unwrap());
+        for done in 0..3 {
+            restore(directory.path(), &before);
+            std::fs::write(&path, &after[0].1).unwrap();
+            meta::save(&path, &entries).unwrap();
+            if done > 0 {
+                std::fs::write(directory.path().join(&stamps.0), &stamps.1).unwrap();
             }
-            let what = format!("{what}, between the renames, old checkpoint: {has_old}");
+            if done > 1 {
+                let snapshot_name =
+                    before.iter().map(|(name, _)| name).find(|name| name.contains(".snapshot-")).unwrap();
+                std::fs::write(directory.path().join(snapshot_name), &entries_only.1).unwrap();
+            }
+            let what = format!("{what}, between the renames, {done} steps further");
             is_whole(&path, &new, 7, &what);
-            assert_eq!(names_in(directory.path()), ["wal", "wal.ckpt", "wal.meta"], "{what}");
+            assert_eq!(kinds_in(directory.path()), ["wal", "wal.ckpt", "wal.ckpt.stamps", "wal.meta"], "{what}");
             goes_on(&path, &new, 7, &what);
         }
     }
@@ -160,7 +174,7 @@ fn a_meta_file_that_is_damaged_anywhere_is_refused_and_nothing_is_changed() {
     Wal::open(&path).unwrap().compact(beside(&path, ".ckpt"), &ALL, None).unwrap();
     let meta = beside(&path, ".meta");
     let whole = std::fs::read(&meta).unwrap();
-    assert_eq!(meta::decode(&whole).unwrap().len(), 2);
+    assert_eq!(meta::decode(&whole).unwrap(), [Entry { lsn: Lsn(6), history: history_of(&log, 6) }]);
     let refuses = |bytes: &[u8], what: &str| {
         std::fs::write(&meta, bytes).unwrap();
         let before = content(directory.path());
@@ -195,7 +209,7 @@ fn a_damaged_record_never_makes_a_compacted_log_one_that_begins_with_record_1() 
         let (directory, path) = compacted(&log, count);
         let whole = std::fs::read(&path).unwrap();
         let first = log.end_of(count) - log.end_of(count - 1);
-        for at in 0..first {
+        for at in 0..MARKER_LEN + first {
             let what = format!("{count} covered, byte {at}");
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
@@ -212,48 +226,93 @@ fn a_damaged_record_never_makes_a_compacted_log_one_that_begins_with_record_1() 
     }
 }
 
+/// Opening it, and recovering from it in every way, is EBADMSG, says both sides and changes nothing.
+fn is_refused(path: &Path, sides: [&str; 2], what: &str) {
+    let before = content(path.parent().unwrap());
+    let mut store = Store::new();
+    let opened = Wal::open(path).map(|wal| panic!("{what}: opened, LSN {}", wal.last_lsn())).unwrap_err();
+    let recovered = wal::recover(path, &mut store).map(|records| panic!("{what}: {records} records")).unwrap_err();
+    let named = wal::recover_with_checkpoint(path, &beside(path, ".ckpt"), &mut store)
+        .map(|records| panic!("{what}: {records} records"))
+        .unwrap_err();
+    for error in [opened, recovered, named] {
+        assert_eq!(error.errno(), libc::EBADMSG, "{what}: {error}");
+        let said = error.to_string();
+        assert!(sides.iter().all(|side| said.contains(side)), "{what}: {said}");
+    }
+    assert!(store.is_empty(), "{what}");
+    assert_eq!(content(path.parent().unwrap()), before, "{what}");
+}
+
 #[test]
-fn a_meta_file_of_another_log_is_passed_over() {
+fn a_log_that_is_not_the_one_of_its_meta_file_is_refused() {
     quiet();
     let log = log_of(8);
     let (directory, path) = compacted(&log, 5);
-    let (log_bytes, meta) = (std::fs::read(&path).unwrap(), beside(&path, ".meta"));
-    let others = [log_of(6), monotonous(6), Log::new(vec![write(3); 4])];
-    for (other, how) in others.iter().flat_map(|other| ["removed", "replaced", "copied over"].map(|how| (other, how))) {
-        match how {
-            // The inode number may be given out again; a log that our `open` creates is empty at first.
-            "removed" => {
-                std::fs::remove_file(&path).unwrap();
-                let mut wal = Wal::open(&path).unwrap();
-                assert_eq!((wal.base_lsn(), wal.last_lsn()), (Lsn(0), Lsn(0)));
-                for write in &other.writes {
-                    wal.append(&write.record()).unwrap();
-                }
-            }
-            "replaced" => {
+    let whole = content(directory.path());
+    for other in [log_of(3), monotonous(6), Log::new(vec![write(3); 4])] {
+        for how in ["replaced", "copied over"] {
+            if how == "replaced" {
                 std::fs::write(beside(&path, ".new"), &other.bytes).unwrap();
                 std::fs::rename(beside(&path, ".new"), &path).unwrap();
+            } else {
+                std::fs::write(&path, &other.bytes).unwrap();
             }
-            _ => std::fs::write(&path, &other.bytes).unwrap(),
+            is_refused(&path, [&format!("LSN 1 to {}", other.writes.len()), "LSN 4"], how);
         }
-        let wal = Wal::open(&path).unwrap();
-        assert_eq!((wal.base_lsn(), wal.last_lsn()), (Lsn(0), Lsn(other.writes.len() as u64)), "{how}");
+        // Removed, and begun anew: a new log is nobody's.
+        std::fs::remove_file(&path).unwrap();
+        let mut wal = Wal::open(&path).unwrap();
+        assert_eq!((wal.base_lsn(), wal.last_lsn()), (Lsn(0), Lsn(0)));
+        wal.append(&other.writes[0].record()).unwrap();
         drop(wal);
-        let mut store = Store::new();
-        assert_eq!(wal::recover(&path, &mut store).unwrap(), other.writes.len() as u64, "{how}");
-        assert_eq!(store, other.store_of(other.writes.len()), "{how}");
+        assert_eq!(Wal::open(&path).unwrap().last_lsn(), Lsn(1));
+        restore(directory.path(), &whole);
     }
-    // The log comes back, without its meta file and with it.
-    std::fs::write(&path, &log_bytes).unwrap();
-    let kept = directory.path().join("kept");
-    let (_other_directory, other_path) = compacted(&log, 5);
-    std::fs::copy(beside(&other_path, ".meta"), &kept).unwrap();
-    drop(std::fs::remove_file(&meta));
-    let wal = Wal::open(&path).unwrap();
-    assert_eq!((wal.base_lsn(), wal.last_lsn()), (Lsn(0), Lsn(4)), "nothing says that records are gone");
-    drop(wal);
-    std::fs::rename(kept, &meta).unwrap();
+    // Alone it says that records are gone, and nobody counts on from there.
+    std::fs::remove_file(beside(&path, ".meta")).unwrap();
+    is_refused(&path, ["after LSN 4", ".meta file is missing"], "without its meta file");
+    restore(directory.path(), &whole);
     goes_on(&path, &log, 4, "the meta file is back");
+}
+
+#[test]
+fn files_of_different_moments_are_refused() {
+    quiet();
+    let moments = [(12, 4), (24, 16), (36, 28)].map(|(count, covered)| (log_of(count), covered));
+    let files: Vec<_> = moments
+        .iter()
+        .map(|(log, covered)| {
+            let (directory, _path) = compacted(log, *covered);
+            content(directory.path())
+        })
+        .collect();
+    let directory = temp_dir();
+    let path = directory.path().join("wal");
+    let is_log = |name: &str| name == "wal";
+    let is_meta = |name: &str| name == "wal.meta";
+    for (log_of, meta_of, checkpoint_of) in (0..27).map(|n| (n / 9, n / 3 % 3, n % 3)) {
+        let what = format!("log of moment {log_of}, meta file of {meta_of}, checkpoint of {checkpoint_of}");
+        let pick = |moment: usize, wanted: &dyn Fn(&str) -> bool| {
+            files[moment].iter().filter(|(name, _)| wanted(name)).cloned().collect::<Vec<_>>()
+        };
+        let mixed = [
+            pick(log_of, &is_log),
+            pick(meta_of, &is_meta),
+            pick(checkpoint_of, &|name: &str| !is_log(name) && !is_meta(name)),
+        ];
+        restore(directory.path(), &mixed.concat());
+        if (log_of, meta_of) == (checkpoint_of, checkpoint_of) {
+            is_whole(&path, &moments[log_of].0, moments[log_of].1 - 1, &what);
+        } else if log_of == meta_of {
+            // The log opens; it is of one piece, and no store can be made of it.
+            let error = wal::recover(&path, &mut Store::new()).map(|records| panic!("{what}: {records}")).unwrap_err();
+            let covered = format!("covers LSN {}", moments[checkpoint_of].1);
+            assert!(error.to_string().contains(&covered) && error.errno() == libc::EBADMSG, "{what}: {error}");
+        } else {
+            is_refused(&path, ["the log has LSN", ".meta file"], &what);
+        }
+    }
 }
 
 /// Also a log of records that are all alike, made under a name that another such log had, and its inode.

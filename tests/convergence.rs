@@ -97,7 +97,7 @@ fn merge(from: &Store, into: &mut Store) {
 fn recovered(writes: &[Write]) -> Store {
     let storage = MemoryStorage { bytes: Log::new(writes.to_vec()).bytes, ..MemoryStorage::default() };
     let mut store = Store::new();
-    assert_eq!(recovery::replay(&storage, 0, &mut store).unwrap().records, writes.len() as u64);
+    assert_eq!(recovery::replay(&storage, Covered::default(), &mut store).unwrap().records, writes.len() as u64);
     store
 }
 

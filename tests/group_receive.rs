@@ -12,6 +12,7 @@ use logship::replication::frame;
 use logship::replication::message::{ACK_LEN, ACK_NOT_STORED, ACK_OK, Ack, Control};
 use logship::storage::memory::MemoryStorage;
 use logship::types::History;
+use logship::wal::checkpoint::Covered;
 use logship::{Error, Lsn, Result, Store, Wal};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd;
@@ -27,6 +28,9 @@ struct Log {
 impl FollowerLog for Log {
     fn last(&mut self) -> Result<Lsn> {
         Ok(self.wal.last_lsn())
+    }
+    fn covered(&mut self) -> Result<Covered> {
+        Ok(self.wal.tail().covered())
     }
     fn past(&mut self, _: Lsn) -> Result<Option<(u32, History)>> {
         Ok(None)

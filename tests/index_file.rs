@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Log, Random, Write, names_in, quiet, temp_dir};
+use common::{Log, Random, Write, kinds_in, names_in, quiet, temp_dir};
 use logship::storage::file::{self, FileStorage};
 use logship::storage::memory::MemoryStorage;
 use logship::storage::{AppendError, Storage};
@@ -66,8 +66,8 @@ impl Storage for Counting {
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
     }
-    fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {
-        self.file.read_beside(suffix)
+    fn read_beside(&self, suffix: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        self.file.read_beside(suffix, limit)
     }
     fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
         self.file.write_beside(suffix, bytes)
@@ -108,7 +108,7 @@ fn is_same(path: &Path, without: &(MemoryStorage, Box<LogTail>, End), what: &str
     let read = storage.read.get();
     let (memory, expected, expected_end) = without;
     assert_eq!(end, *expected_end, "{what}: the end");
-    let of = |tail: &LogTail| (tail.last(), tail.len(), tail.history(), tail.base(), tail.ends());
+    let of = |tail: &LogTail| (tail.last(), tail.len(), tail.history(), tail.base());
     assert_eq!(of(&tail), of(expected), "{what}");
     let (base, last) = (tail.base().0, tail.last().0);
     for lsn in (base.saturating_sub(1)..=last + 2).step_by(1499).chain([base, base + 1, last, last + 1]) {
@@ -347,7 +347,7 @@ fn a_long_log_that_is_compacted_keeps_an_index_file_of_its_own() {
     let done = wal.compact(&ckpt, &keep, None).unwrap();
     assert_eq!(done.records, COUNT as u64 - INTERVAL - 1000);
     drop(wal);
-    assert_eq!(names_in(directory.path()), ["wal", "wal.ckpt", "wal.idx", "wal.meta"]);
+    assert_eq!(kinds_in(directory.path()), ["wal", "wal.ckpt", "wal.ckpt.stamps", "wal.idx", "wal.meta"]);
     let left = std::fs::metadata(&path).unwrap().len();
     let read = is_same_as_without(&path, "compacted");
     assert!(read < left / 10, "{read} of {left} bytes were read");

@@ -9,7 +9,7 @@ use common::compacted::{beside, history_of};
 use common::snapshot::{
     LONG, Proxy, Seen, WAL, both_are_equal, follow_to, home_with, join_through, leader, log_of, state_of, tail_of,
 };
-use common::{Log, Write, names_in, quiet, temp_dir};
+use common::{Log, Write, kinds_in, names_in, quiet, temp_dir};
 use logship::wal::checkpoint::{self, Covered};
 use logship::wal::compact::Retention;
 use logship::wal::record::RECORD_MAX;
@@ -46,7 +46,11 @@ fn a_follower_behind_the_base_gets_the_snapshot_and_then_the_tail() {
         drop(leader);
         both_are_equal(home.path(), away.path(), &what);
         assert_eq!(state_of(away.path()).base, Lsn(covered as u64 - 1), "{what}");
-        assert_eq!(names_in(away.path()), [WAL, "logship.wal.ckpt", "logship.wal.meta"], "{what}");
+        assert_eq!(
+            kinds_in(away.path()),
+            [WAL, "logship.wal.ckpt", "logship.wal.ckpt.stamps", "logship.wal.meta"],
+            "{what}"
+        );
     }
 }
 
@@ -101,7 +105,7 @@ fn a_connection_cut_after_every_chunk_goes_on_where_it_broke_off() {
     let log = log_of(1200);
     let (home, away) = (home_with(&log, 1190), away_with(&log.writes[..30]));
     let before = state_of(away.path());
-    let size = std::fs::metadata(home.path().join(WAL).with_extension("wal.ckpt")).unwrap().len();
+    let size = checkpoint::open(&home.path().join(WAL).with_extension("wal.ckpt")).unwrap().packed_len();
     let mut leader = leader(home.path());
     let mut sent = 0;
     let mut attempts = 0;
@@ -222,7 +226,7 @@ fn a_newer_snapshot_takes_the_place_of_one_that_broke_off() {
     ended.unwrap();
     drop(leader);
     both_are_equal(home.path(), away.path(), "the newer one");
-    assert_eq!(names_in(away.path()), [WAL, "logship.wal.ckpt", "logship.wal.meta"]);
+    assert_eq!(kinds_in(away.path()), [WAL, "logship.wal.ckpt", "logship.wal.ckpt.stamps", "logship.wal.meta"]);
 }
 
 #[test]
@@ -330,7 +334,7 @@ fn a_checkpoint_that_the_leader_can_not_use_changes_nothing_on_the_follower() {
     refused("covers less than is gone");
     at(&Log::new(log.writes.iter().map(|write| Write { timestamp: 1, ..write.clone() }).collect()), 250);
     refused("of another log");
-    std::fs::write(&ckpt, &kept).unwrap();
+    at(&log, 200);
     let (joined, _, ended) = join_through(&mut leader, away.path(), Lsn(300), Proxy::default());
     assert!(joined.unwrap().snapshot);
     ended.unwrap();

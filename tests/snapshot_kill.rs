@@ -12,7 +12,8 @@ use common::compacted::history_of;
 use common::snapshot::{
     Frame, LONG, Proxy, WAL, both_are_equal, follow_to, home_with, join_through, leader, log_of, state_of,
 };
-use common::{Random, Write, names_in, quiet, temp_dir};
+use common::{Random, Write, kinds_in, names_in, quiet, temp_dir};
+use logship::wal::checkpoint;
 use logship::{Error, Lsn, Wal};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -112,8 +113,8 @@ fn a_follower_killed_at_random_moments_has_its_old_state_or_the_new_one() {
         assert_eq!((after.last, after.history), (Lsn(500), history_of(&log, 500)), "{what}");
         assert!(after.store == log.store_of(500), "{what}: whole in the end");
         assert_eq!(
-            names_in(away.path()),
-            [WAL, "logship.wal.ckpt", "logship.wal.meta"],
+            kinds_in(away.path()),
+            [WAL, "logship.wal.ckpt", "logship.wal.ckpt.stamps", "logship.wal.meta"],
             "{what}: nothing is left over"
         );
     }
@@ -161,7 +162,7 @@ fn a_follower_whose_disk_is_full_keeps_its_state_and_goes_on_when_there_is_room(
     };
     let log = log_of(900);
     let home = home_with(&log, 890);
-    let size = std::fs::metadata(home.path().join(WAL).with_extension("wal.ckpt")).unwrap().len();
+    let size = checkpoint::open(&home.path().join(WAL).with_extension("wal.ckpt")).unwrap().packed_len();
     assert!(size > 600_000);
     let path = disk.at.join(WAL);
     Wal::open(&path).unwrap().append(&Write::set(b"mine", b"x", 1).record()).unwrap();

@@ -86,7 +86,6 @@ const FILE_EXCEPTIONS: &[(&str, &str)] = &[
     ("src/wal/mod.rs", "std::fs::File"),
     ("src/wal/compact.rs", "std::fs::File"),
     ("src/wal/reader.rs", "std::fs::File"),
-    ("src/wal/recovery.rs", "std::fs::File"),
     ("src/wal/snapshot.rs", "std::fs::File"),
     ("src/wal/mod.rs", "std::fs::TryLockError::WouldBlock"),
     ("src/wal/mod.rs", "std::fs::TryLockError::Error"),

@@ -11,6 +11,7 @@ mod common;
 use common::{Log, Random, Write, file_with, names_in, quiet, store_of, temp_dir};
 use logship::kv::table::Store;
 use logship::storage::memory::MemoryStorage;
+use logship::wal::checkpoint::Covered;
 use logship::wal::record::{RECORD_MAX, RECORD_MIN};
 use logship::wal::{self, recovery};
 use logship::{Error, Lsn, Wal};
@@ -67,9 +68,9 @@ fn flipped(log: &Log, at: usize, mask: u8) -> Vec<u8> {
 fn recovers(log: &Log, bytes: &[u8], whole: usize, what: &str) {
     let storage = MemoryStorage { bytes: bytes.to_vec(), ..MemoryStorage::default() };
     let mut store = Store::new();
-    let replay = recovery::replay(&storage, 0, &mut store).unwrap();
+    let replay = recovery::replay(&storage, Covered::default(), &mut store).unwrap();
     assert_eq!(replay.records, whole as u64, "{what}: records");
-    assert_eq!(replay.end, log.end_of(whole) as u64, "{what}: where it stopped");
+    assert_eq!(replay.end.offset, log.end_of(whole) as u64, "{what}: where it stopped");
     assert_eq!(replay.damaged, log.end_of(whole) != bytes.len(), "{what}: damaged");
     assert_eq!(store, log.store_of(whole), "{what}: store");
 }

@@ -12,6 +12,7 @@ use common::{Log, Write, quiet, store_of};
 use logship::kv::table::Store;
 use logship::storage::memory::MemoryStorage;
 use logship::storage::{AppendError, Storage};
+use logship::wal::checkpoint::Covered;
 use logship::wal::recovery;
 use logship::wal::tail::WRITE_BACK;
 use logship::{Error, Lsn, Record, Wal};
@@ -64,7 +65,7 @@ impl Disk {
     /// What recovery finds: how many records, their store, and whether something else stands behind them.
     fn recovered(&self) -> (u64, Store, bool) {
         let mut store = Store::new();
-        let replay = recovery::replay(self, 0, &mut store).unwrap();
+        let replay = recovery::replay(self, Covered::default(), &mut store).unwrap();
         (replay.records, store, replay.damaged)
     }
 

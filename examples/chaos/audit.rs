@@ -4,8 +4,8 @@
 use crate::schedule::{FOLLOWERS, Node};
 use logship::storage::Storage as _;
 use logship::storage::file;
-use logship::wal::meta;
-use logship::wal::scan::{self, Position};
+use logship::wal::origin;
+use logship::wal::scan;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -75,8 +75,8 @@ impl Auditor {
 fn last_lsn(path: &Path) -> u64 {
     let read = || -> logship::Result<u64> {
         let log = file::open_read(path)?;
-        let base = meta::origin(&log)?.base;
-        let end = scan::scan(&log, Position { offset: 0, lsn: base.next() }, log.len()?, |_| Ok(()))?;
+        let first = origin::of(&log)?.first();
+        let end = scan::scan(&log, first, log.len()?, |_| Ok(()))?;
         Ok(end.last().0)
     };
     read().unwrap_or(0)

@@ -2,8 +2,8 @@
 
 use crate::ledger::{Attempt, Outcome, number_of};
 use logship::storage::file;
-use logship::wal::scan::{self, Position};
-use logship::{Lsn, Op, Store, Wal};
+use logship::wal::scan;
+use logship::{Op, Store, Wal};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ impl Copy {
         let wal = Wal::open(path).map_err(failed)?;
         let reader = file::open_read(path).map_err(|error| format!("{name}: {error}"))?;
         let (base, mut records) = (wal.base_lsn().0, Vec::new());
-        let first = Position { offset: 0, lsn: Lsn(base + 1) };
+        let first = wal.tail().origin().first();
         scan::scan(&reader, first, wal.len(), |batch| {
             let start = batch.offsets[0];
             let end = start + batch.encoded.len() as u64;

@@ -33,10 +33,13 @@ extern "C" {
 
 /**
  * Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name,
- * fsynced, renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes,
- * EINVAL for NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for
- * reading. A follower's records that no receive has returned yet are not in its store: if the log that it is open with
- * ends with some, a smaller offset is written, before the first of them.
+ * fsynced, renamed, directory fsynced. The file has the lesson's bytes; what is ours (LSN, history, time stamps,
+ * tombstones, a CRC) goes to `<checkpoint_path>.stamps-*` beside it, which belongs to it by its content. Returns 0, or
+ * -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes, EINVAL for NULL, or what the file system says;
+ * whatever was at the path stays then. Takes the store's `lock` for reading. A checkpoint never covers a record that
+ * its store was not given: of a store that recovery, load or receive have filled a smaller offset is written if it has
+ * less than `wal_offset` says. What a program has set by itself is taken at its word. EINVAL too if the log was
+ * compacted and it can't be told which of its records the store has.
  */
 int wal_checkpoint_write(const struct kv_store *store,
                          const char *checkpoint_path,
@@ -49,7 +52,8 @@ int wal_checkpoint(const struct kv_store *store, const char *checkpoint_path, ui
 
 /**
  * Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which
- * it stands for the log to `*wal_offset_out`. A file without our trailer (a lesson's) loads too. Returns 0, or -1 with
+ * it stands for the log to `*wal_offset_out`. A file with nothing of ours beside it (a lesson's) loads too. Returns 0,
+ * or -1 with
  * `errno` EBADMSG if the file is damaged (the store is unchanged), ENOENT, EINVAL for NULL, ENOMEM. Takes the store's
  * `lock` for writing around each change.
  */
@@ -58,9 +62,10 @@ int wal_checkpoint_load(const char *checkpoint_path,
                         uint64_t *wal_offset_out);
 
 /**
- * Loads the checkpoint and replays the log behind it. A checkpoint that is missing, damaged or does not fit the log is
- * passed over, with a log line, and the whole log replayed. Returns how many records of the log were replayed; -1 with
- * `errno` ENOENT if there is no log, else as `wal_recover`.
+ * Loads the checkpoint and replays the log behind it. A checkpoint that is missing, damaged, or of another log or
+ * another past of this one is passed over, with a log line, and the whole log replayed. Returns how many records of
+ * the log were replayed; -1 with `errno` ENOENT if there is no log; EBADMSG if it ends before the checkpoint does, or
+ * was compacted and no checkpoint stands for what it has lost, and nothing is changed then; else as `wal_recover`.
  */
 int wal_recover_with_checkpoint(const char *wal_path,
                                 const char *checkpoint_path,

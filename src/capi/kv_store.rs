@@ -269,6 +269,7 @@ pub(super) unsafe fn set(
     let Some(mut store) = (unsafe { CStore::from_ptr(store) }).filter(|_| !key.is_null() && !value.is_null()) else {
         return Err(Error::Invalid("an argument is NULL, or the store is not initialised"));
     };
+    store.note_program();
     // SAFETY: a C string, which stays as it is until this call changes the store.
     let key = unsafe { store.key(key) };
     // SAFETY: as above.
@@ -287,6 +288,7 @@ pub(super) unsafe fn delete(store: *mut kv_store, key: *const c_char) -> Result<
         errno::set(libc::EINVAL);
         return Ok(0);
     };
+    store.note_program();
     // SAFETY: a C string, which stays as it is until this call changes the store.
     let key = unsafe { store.key(key) };
     // SAFETY: as above.
@@ -354,6 +356,9 @@ unsafe fn apply(store: *mut kv_store, record: *const wal_record) -> Result<c_int
         // SAFETY: as above.
         len => unsafe { std::slice::from_raw_parts(record.value.cast(), len) },
     };
+    if let AnyStore::Ours(store) = &mut store {
+        store.note_program();
+    }
     let applied = store.apply(&Record { op, key, value, timestamp: Timestamp(record.timestamp) })?;
     Ok(c_int::from(applied == Applied::Applied))
 }

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::kv::lww::{self, Existing};
 use crate::kv::{Applied, Entry as Visited, StateMachine};
 use crate::types::Timestamp;
+use crate::wal::checkpoint::Covered;
 use crate::wal::record::{Op, Record};
 use arena::Arena;
 use chains::{Chains, Link};
@@ -54,6 +55,16 @@ struct Table {
     live: Chains,
     dead: Chains,
     arena: Arena,
+    origin: Origin,
+}
+
+/// Where the content of a store has come from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Origin {
+    /// Up to where of a log this library has given it every record.
+    pub(crate) given: Covered,
+    /// Whether the program has changed it by itself.
+    pub(crate) is_programs: bool,
 }
 
 impl Table {
@@ -227,7 +238,9 @@ impl CStore {
         }
         let buckets = live.buckets();
         // SAFETY: allocated above, large enough, and aligned as malloc does.
-        unsafe { owner.write(Table { live, dead: Chains::new(null_mut()), arena: Arena::new() }) };
+        unsafe {
+            owner.write(Table { live, dead: Chains::new(null_mut()), arena: Arena::new(), origin: Origin::default() })
+        };
         // SAFETY: writable, says the caller.
         unsafe { (*store).buckets = buckets };
         // SAFETY: as above.
@@ -310,6 +323,17 @@ impl CStore {
         unsafe { self.table.as_mut() }
     }
 
+    /// Where its content has come from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.table().origin
+    }
+
+    /// Notes that the program changes it by itself.
+    #[inline]
+    pub(crate) fn note_program(&mut self) {
+        self.table_mut().origin.is_programs = true;
+    }
+
     /// Shows C the buckets, which may have grown.
     #[inline]
     fn publish(&mut self) {
@@ -373,6 +397,14 @@ impl StateMachine for CStore {
     fn forget(&mut self, key: &[u8]) -> Result<()> {
         self.table_mut().forget(Key::new(key));
         Ok(())
+    }
+
+    fn note_given(&mut self, given: Covered) {
+        self.table_mut().origin.given = given;
+    }
+
+    fn given(&self) -> Option<Covered> {
+        Some(self.table().origin.given)
     }
 
     fn live(&self) -> usize {

@@ -3,11 +3,12 @@
 #![allow(unsafe_code, reason = "the visible rwlock is taken through its pointer")]
 
 use super::kv_store::kv_store;
-use super::kv_table::CStore;
+use super::kv_table::{CStore, Origin};
 use super::replaced::store::ProgramStore;
 use super::replaced::{self, File};
 use crate::error::{Error, Result};
 use crate::kv::{Applied, Entry, StateMachine};
+use crate::wal::checkpoint::Covered;
 use crate::wal::record::Record;
 use libc::{CLOCK_REALTIME, c_int, pthread_rwlock_t, timespec};
 
@@ -55,6 +56,16 @@ impl AnyStore {
     }
 }
 
+impl AnyStore {
+    /// Where its content has come from; of a program's own table nobody knows.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match self {
+            AnyStore::Ours(store) => Some(store.origin()),
+            AnyStore::Theirs(_) => None,
+        }
+    }
+}
+
 impl StateMachine for AnyStore {
     fn apply(&mut self, record: &Record<'_>) -> Result<Applied> {
         match self {
@@ -74,6 +85,20 @@ impl StateMachine for AnyStore {
         match self {
             AnyStore::Ours(store) => store.forget(key),
             AnyStore::Theirs(store) => store.forget(key),
+        }
+    }
+
+    fn note_given(&mut self, given: Covered) {
+        match self {
+            AnyStore::Ours(store) => store.note_given(given),
+            AnyStore::Theirs(store) => store.note_given(given),
+        }
+    }
+
+    fn given(&self) -> Option<Covered> {
+        match self {
+            AnyStore::Ours(store) => store.given(),
+            AnyStore::Theirs(store) => store.given(),
         }
     }
 
@@ -153,6 +178,14 @@ impl StateMachine for LockedStore {
     fn forget(&mut self, key: &[u8]) -> Result<()> {
         let _held = self.hold(&WRITE)?;
         self.store.forget(key)
+    }
+
+    fn note_given(&mut self, given: Covered) {
+        self.store.note_given(given);
+    }
+
+    fn given(&self) -> Option<Covered> {
+        self.store.given()
     }
 
     fn live(&self) -> usize {

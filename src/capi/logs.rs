@@ -18,8 +18,8 @@ use crate::types::{History, Lsn};
 use crate::wal;
 use crate::wal::checkpoint::Covered;
 use crate::wal::compact::{self, Compacted, Retention};
-use crate::wal::meta::Origin;
-use crate::wal::scan::{self, End, Position};
+use crate::wal::origin::Origin;
+use crate::wal::scan::{End, Position};
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::tail::{Failure, LogTail};
 use std::fs::File;
@@ -65,14 +65,16 @@ pub(super) struct LogState {
     pub(super) tail: LogTail,
     latched: bool,
     /// The first record that was received and could not be applied to the store.
-    unapplied: Option<Lsn>,
+    pub(super) unapplied: Option<Lsn>,
+    /// The last record that this program did not append by itself: it was there, or was received.
+    pub(super) foreign: Lsn,
 }
 
 // SAFETY: integers, a bool and an option of one; each has a value that is all zero.
 unsafe impl FromZero for LogState {
     fn begin(&mut self) {
         self.tail.begin();
-        (self.latched, self.unapplied) = (false, None);
+        (self.latched, self.unapplied, self.foreign) = (false, None, Lsn::ZERO);
     }
 }
 
@@ -92,9 +94,15 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     // A log that was opened and closed again and again is one log.
     let mut entry =
         LOGS.find_or_add(|key| key.fd.is_none() && key.has_path(&absolute), |_| (), |key| key.fd.is_none())?;
-    entry.value().begin();
-    wal::repair::repair(path, &reader, &mut storage, &mut entry.value().tail)?;
-    let len = entry.value().tail.len();
+    let is_known = entry.key(|key| key.id == id);
+    let state = entry.value();
+    let (before, own_from) = (state.tail.covered(), state.foreign);
+    state.begin();
+    wal::repair::repair(path, &reader, &mut storage, &mut state.tail)?;
+    // What this program appended and then closed the log is its own still.
+    let is_same = is_known && state.tail.covered().is_same_past(&before);
+    state.foreign = if is_same { own_from } else { state.tail.last() };
+    let len = state.tail.len();
     entry.key(|key| -> Result<()> {
         let received = key.received && key.id == id && len > 0;
         (key.fd, key.id, key.pid, key.opened, key.received) = (Some(fd), id, pid, true, received);
@@ -117,6 +125,12 @@ pub(super) fn take_ready(fd: RawFd) -> bool {
     let one_less = |word: u64| if word & 1 == 0 { word.checked_sub(2) } else { None };
     let slot = ready_slot(fd);
     slot.is_some_and(|slot| slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok())
+}
+
+/// How many records at the end of the log behind a descriptor are in no store yet.
+pub(super) fn waiting(fd: RawFd) -> u64 {
+    let word = ready_slot(fd).map_or(0, |slot| slot.load(Ordering::Relaxed));
+    if word & 1 == 1 { word >> 1 } else { 0 }
 }
 
 /// The descriptor is closed, or about to be.
@@ -206,6 +220,8 @@ impl<'fd> OpenLog<'fd> {
         }
         if len != self.entry.value().tail.len() {
             self.read_on()?;
+            let state = self.entry.value();
+            state.foreign = state.tail.last();
         }
         Ok(&mut self.entry.value().tail)
     }
@@ -337,6 +353,10 @@ impl FollowerLog for OpenLog<'_> {
         Ok(self.end()?.0)
     }
 
+    fn covered(&mut self) -> Result<Covered> {
+        Ok(self.refresh()?.covered())
+    }
+
     fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>> {
         self.refresh()?;
         let reader = file::reopen_for_reading(self.storage.0)?;
@@ -364,6 +384,7 @@ impl FollowerLog for OpenLog<'_> {
         })?;
         self.set_ready(0, true);
         *self.unapplied() = None;
+        self.entry.value().foreign = self.entry.value().tail.last();
         self.switch_to(file)
     }
 
@@ -373,7 +394,9 @@ impl FollowerLog for OpenLog<'_> {
     }
 
     fn append(&mut self, ahead: usize, encoded: &[u8], ends: &[usize]) -> Result<Lsn> {
-        Ok(OpenLog::append(self, ahead, encoded, ends)?.0)
+        let lsn = OpenLog::append(self, ahead, encoded, ends)?.0;
+        self.entry.value().foreign = lsn;
+        Ok(lsn)
     }
 
     fn ready(&self) -> u64 {
@@ -462,7 +485,7 @@ pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest:
 }
 
 /// Whether a descriptor leads to this file. The program may have closed it by itself, and opened something else.
-fn is_file(fd: RawFd, id: FileId) -> bool {
+pub(super) fn is_file(fd: RawFd, id: FileId) -> bool {
     // SAFETY: asked for its identity only; a closed one gives EBADF.
     let borrowed = unsafe { super::wal_writer::borrow(fd) };
     borrowed.is_ok_and(|fd| FileStorage(fd).id().is_ok_and(|found| found == id))
@@ -507,53 +530,4 @@ pub(super) fn truncate_to(path: &Path, lsn: Lsn) -> Result<Option<PathBuf>> {
         state.unapplied.take_if(|first| *first > lsn);
     });
     Ok(kept)
-}
-
-/// What a checkpoint covers whose program says that its store has the first `offset` bytes of some log: if one that
-/// this process writes ends there, its LSN is known. Less, if the last records there are not in the store yet: they
-/// were stored together with others, and no receive has returned them.
-pub(super) fn covered_at_end(offset: u64) -> Result<Covered> {
-    let mut fds = Vec::new();
-    LOGS.for_each_key(|key| {
-        if let (Some(fd), true) = (key.fd, key.opened) {
-            fds.push((fd, key.id));
-        }
-    });
-    let mut found: Vec<Covered> = Vec::new();
-    for (fd, id) in fds {
-        if !is_file(fd, id) {
-            continue;
-        }
-        let entry = LOGS.find(|key| key.fd == Some(fd) && key.id == id);
-        if let Ok(Some(mut entry)) = entry
-            && entry.value().tail.len() == offset
-        {
-            let covered = applied_at(fd, entry.value())?;
-            if !found.contains(&covered) {
-                found.push(covered);
-            }
-        }
-    }
-    Ok(match found.as_slice() {
-        [only] => *only,
-        _ => Covered { offset, ..Covered::default() },
-    })
-}
-
-/// What of a log is in the store that is built from it.
-fn applied_at(fd: RawFd, state: &LogState) -> Result<Covered> {
-    let tail = &state.tail;
-    let word = ready_slot(fd).map_or(0, |slot| slot.load(Ordering::Relaxed));
-    let waiting = if word & 1 == 1 { word >> 1 } else { 0 };
-    let ready = Lsn(tail.last().0.saturating_sub(waiting));
-    let lsn = state.unapplied.map_or(ready, |first| ready.min(Lsn(first.0.saturating_sub(1))));
-    if lsn == tail.last() {
-        return Ok(Covered { offset: tail.len(), lsn, history: tail.history() });
-    }
-    // SAFETY: the descriptor is a log's that this process has open.
-    let storage = file::reopen_for_reading(unsafe { super::wal_writer::borrow(fd) }?)?;
-    let at = scan::walk(&storage, tail.near(lsn.next()), |at| at.lsn > lsn)?;
-    let history = tail.history_at(&storage, lsn)?;
-    let (at, history) = at.zip(history).ok_or(Error::Damaged { offset: tail.near(lsn).offset, after: lsn })?;
-    Ok(Covered { offset: at.offset, lsn, history })
 }

@@ -16,6 +16,7 @@ pub(crate) mod ptr;
 pub(crate) mod side;
 
 mod cancel;
+mod claims;
 mod configs;
 mod conns;
 mod kv_table;

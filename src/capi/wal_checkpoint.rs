@@ -4,15 +4,18 @@
 use super::kv_store::kv_store;
 use super::locked::{self, LockedStore};
 use super::replaced::{self, File};
-use super::{guard, logs, ptr};
+use super::{claims, guard, ptr};
 use crate::wal::{self, checkpoint};
 use libc::{c_char, c_int};
 
 /// Writes the store to `checkpoint_path`, to stand for the log's first `wal_offset` bytes: under a temporary name,
-/// fsynced, renamed, directory fsynced. Returns 0, or -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes,
-/// EINVAL for NULL, or what the file system says; whatever was at the path stays then. Takes the store's `lock` for
-/// reading. A follower's records that no receive has returned yet are not in its store: if the log that it is open with
-/// ends with some, a smaller offset is written, before the first of them.
+/// fsynced, renamed, directory fsynced. The file has the lesson's bytes; what is ours (LSN, history, time stamps,
+/// tombstones, a CRC) goes to `<checkpoint_path>.stamps-*` beside it, which belongs to it by its content. Returns 0, or
+/// -1 with `errno` EMSGSIZE if a key or value is over 65,535 bytes, EINVAL for NULL, or what the file system says;
+/// whatever was at the path stays then. Takes the store's `lock` for reading. A checkpoint never covers a record that
+/// its store was not given: of a store that recovery, load or receive have filled a smaller offset is written if it has
+/// less than `wal_offset` says. What a program has set by itself is taken at its word. EINVAL too if the log was
+/// compacted and it can't be told which of its records the store has.
 ///
 /// # Safety
 /// `store` is a live store, `checkpoint_path` a C string.
@@ -35,8 +38,10 @@ unsafe fn write(store: *const kv_store, checkpoint_path: *const c_char, wal_offs
         let path = unsafe { ptr::path(checkpoint_path) }?;
         // SAFETY: the caller's promise; only the lock is written to.
         let store = unsafe { LockedStore::from_ptr(store.cast_mut()) }?;
-        let covered = logs::covered_at_end(wal_offset)?;
-        locked::reading(&store, |store| checkpoint::write(store, path, covered))?;
+        locked::reading(&store, |store| {
+            let covered = claims::covered(wal_offset, store.origin())?;
+            checkpoint::write(store, path, covered)
+        })?;
         Ok(0)
     })
 }
@@ -58,7 +63,8 @@ pub unsafe extern "C" fn wal_checkpoint(
 }
 
 /// Loads a checkpoint into `store`, which must be initialised, by the conflict rule, and writes the offset up to which
-/// it stands for the log to `*wal_offset_out`. A file without our trailer (a lesson's) loads too. Returns 0, or -1 with
+/// it stands for the log to `*wal_offset_out`. A file with nothing of ours beside it (a lesson's) loads too. Returns 0,
+/// or -1 with
 /// `errno` EBADMSG if the file is damaged (the store is unchanged), ENOENT, EINVAL for NULL, ENOMEM. Takes the store's
 /// `lock` for writing around each change.
 ///
@@ -83,9 +89,10 @@ pub unsafe extern "C" fn wal_checkpoint_load(
     })
 }
 
-/// Loads the checkpoint and replays the log behind it. A checkpoint that is missing, damaged or does not fit the log is
-/// passed over, with a log line, and the whole log replayed. Returns how many records of the log were replayed; -1 with
-/// `errno` ENOENT if there is no log, else as `wal_recover`.
+/// Loads the checkpoint and replays the log behind it. A checkpoint that is missing, damaged, or of another log or
+/// another past of this one is passed over, with a log line, and the whole log replayed. Returns how many records of
+/// the log were replayed; -1 with `errno` ENOENT if there is no log; EBADMSG if it ends before the checkpoint does, or
+/// was compacted and no checkpoint stands for what it has lost, and nothing is changed then; else as `wal_recover`.
 ///
 /// # Safety
 /// The paths are C strings, `store` a live store.

@@ -9,6 +9,7 @@ pub mod table;
 
 use crate::error::Result;
 use crate::types::Timestamp;
+use crate::wal::checkpoint::Covered;
 use crate::wal::record::Record;
 
 /// What became of a record.
@@ -46,6 +47,15 @@ pub trait StateMachine {
 
     /// Takes a key out, live or a tombstone, as if it had never been written. For a store that becomes another one.
     fn forget(&mut self, key: &[u8]) -> Result<()>;
+
+    /// Notes that the table has been given everything that `given` stands for, for the checkpoints of a program that
+    /// says only up to which byte of a log. A table whose owner knows needs no note.
+    fn note_given(&mut self, _given: Covered) {}
+
+    /// What was noted last, if the table keeps it.
+    fn given(&self) -> Option<Covered> {
+        None
+    }
 
     /// How many live keys there are.
     fn live(&self) -> usize;

@@ -13,8 +13,9 @@ use crate::replication::message::{
     FLAG_LIVENESS, FLAG_PLAIN, Mark,
 };
 use crate::types::{History, Lsn};
+use crate::wal::checkpoint::Covered;
 use crate::wal::crc::crc32;
-use crate::wal::meta::Origin;
+use crate::wal::origin::Origin;
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::{codec, record};
 use nix::errno::Errno;
@@ -24,6 +25,8 @@ use std::os::fd::RawFd;
 pub trait FollowerLog {
     /// The last LSN.
     fn last(&mut self) -> Result<Lsn>;
+    /// Everything that the log has.
+    fn covered(&mut self) -> Result<Covered>;
     /// The CRC of the record `lsn` and the log's history up to it; `None` if the log does not have it.
     fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>>;
     /// Writes encoded records behind `ahead` bytes that were written so. They are no part of the log until `append`,
@@ -277,6 +280,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         if decoded.is_some_and(|record| !clock::admits(record.timestamp)) {
             return Err(self.reject(fingerprint, last, crate::wal::BEYOND_THE_CLOCK));
         }
+        let before = self.log.covered()?;
         let group = self.gather(encoded);
         let first = last.next();
         if answers && cfg!(logship_canary_ack_first) {
@@ -284,7 +288,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             self.answer(first.plus(group.ends.len() as u64 - 1), ACK_OK, 0)?;
         }
         match self.log.append(group.ahead, &group.encoded, &group.ends) {
-            Ok(_) => self.stored(&group.encoded, &group.ends, first),
+            Ok(_) => self.stored(&group.encoded, &group.ends, before),
             Err(error) => Err(self.reject(fingerprint, last, error)),
         }
     }
@@ -306,8 +310,9 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     ///
     /// A program that answers for itself gets each applied when it is handed out, so that its store is never ahead of
     /// what it has received.
-    fn stored(&mut self, encoded: &[u8], ends: &[usize], first: Lsn) -> Result<Option<Lsn>> {
+    fn stored(&mut self, encoded: &[u8], ends: &[usize], before: Covered) -> Result<Option<Lsn>> {
         self.follower.on_stored();
+        let first = before.lsn.next();
         let answers = self.acks == Acks::ByUs;
         let applied = if answers { ends } else { &ends[..1] };
         self.log.set_ready(ends.len() as u64 - 1, answers);
@@ -315,6 +320,12 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
             // They are in the log and will count as received; so they are applied before anything else.
             self.log.unapplied().get_or_insert(first);
             return Err(error);
+        }
+        // A store that lacks what the log had before stays one that does.
+        if self.store.given().is_some_and(|given| given.is_same_past(&before)) {
+            let one = before.then(&encoded[..ends[0]]);
+            let given = if applied.len() == ends.len() { self.log.covered()? } else { one };
+            self.store.note_given(given);
         }
         if answers && !cfg!(logship_canary_ack_first) {
             self.answer(first.plus(ends.len() as u64 - 1), ACK_OK, 0)?;
@@ -344,11 +355,20 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
         let lsn = Lsn(last.0 - ready).next();
         let applied = self.log.ready_are_applied();
         if !applied {
-            let encoded = self.log.read(lsn)?;
-            self.store.apply(&codec::decode(&encoded)?)?;
+            self.apply_from_log(lsn)?;
         }
         self.log.set_ready(ready - 1, applied);
         Ok(lsn)
+    }
+
+    /// Applies a record that is in the log and not yet in the store.
+    fn apply_from_log(&mut self, lsn: Lsn) -> Result<()> {
+        let encoded = self.log.read(lsn)?;
+        self.store.apply(&codec::decode(&encoded)?)?;
+        if let Some(given) = self.store.given().filter(|given| given.lsn.next() == lsn) {
+            self.store.note_given(given.then(&encoded));
+        }
+        Ok(())
     }
 
     /// Takes what has arrived behind a record that is about to be stored: whole, undamaged records that come next. They
@@ -416,8 +436,7 @@ impl<L: FollowerLog, S: StateMachine> Receiver<'_, L, S> {
     fn apply_pending(&mut self) -> Result<()> {
         let last = self.log.last()?;
         while let Some(lsn) = *self.log.unapplied() {
-            let encoded = self.log.read(lsn)?;
-            self.store.apply(&codec::decode(&encoded)?)?;
+            self.apply_from_log(lsn)?;
             *self.log.unapplied() = Some(lsn.next()).filter(|next| *next <= last);
             if self.log.unapplied().is_none() && self.acks == Acks::ByUs {
                 self.answer(last, ACK_OK, 0)?;

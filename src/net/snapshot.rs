@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::replication::message::{ACK_NOT_STORED, ACK_OK, Ack, CHUNK_LEN, Control, FLAG_LIVENESS, FLAG_SNAPSHOT};
 use crate::storage::Storage;
-use crate::storage::file;
 use crate::types::{History, Lsn};
+use crate::wal;
+use crate::wal::checkpoint::{self, Checkpoint};
 use crate::wal::crc::crc32;
-use crate::wal::meta::Origin;
+use crate::wal::origin::Origin;
 use crate::wal::snapshot::{Incoming, Snapshot};
-use crate::wal::{self, checkpoint};
 use std::path::Path;
 
 /// How long a follower has to answer the offer.
@@ -40,8 +40,8 @@ pub struct Sent {
 /// Errors: [`Error::Malformed`] the checkpoint is damaged or not this log's; [`Error::Refused`] the follower could not
 /// take it; [`Error::TimedOut`]; those of the connection.
 pub fn send<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, path: &Path) -> Result<Sent> {
-    let storage = file::open_read(path)?;
-    let snapshot = Snapshot::of(&storage, &checkpoint::verify(&storage)?)?;
+    let found = checkpoint::open(path)?;
+    let snapshot = Snapshot::of(&found)?;
     let (lsn, tail) = (snapshot.lsn, source.tail);
     let before = Lsn(lsn.0 - 1);
     let is_ours = tail.history_at(source.storage, lsn)? == Some(snapshot.history);
@@ -50,17 +50,17 @@ pub fn send<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, path: &
     let record = wal::read_record(source.storage, tail.near(lsn), lsn)?;
     member.tell(&Control::Snapshot(snapshot))?;
     let from = answer(member, Deadline::after_ms(OFFER_MS))?.0.min(snapshot.size);
-    stream(member, &storage, from)?;
+    stream(member, &found, from)?;
     member.tell(&Control::Install(history, &record))?;
     let more = i32::try_from(snapshot.size / INSTALL_BYTES_PER_MS).unwrap_or(i32::MAX);
     answer(member, Deadline::after_ms(INSTALL_MS.saturating_add(more)))?;
     Ok(Sent { lsn, bytes: snapshot.size - from })
 }
 
-fn stream(member: &mut Member<'_>, storage: &impl Storage, from: u64) -> Result<()> {
+fn stream(member: &mut Member<'_>, found: &Checkpoint, from: u64) -> Result<()> {
     let (mut offset, mut part, mut out) = (from, vec![0; CHUNK_LEN], Vec::with_capacity(CHUNK_LEN + 64));
     loop {
-        let count = storage.read_at(&mut part, offset)?;
+        let count = found.read_packed_at(&mut part, offset)?;
         if count == 0 {
             return Ok(());
         }

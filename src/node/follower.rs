@@ -11,7 +11,8 @@ use crate::net::{rejoin, socket};
 use crate::replication::follower;
 use crate::storage::file::{self, FileStorage};
 use crate::types::{History, Lsn};
-use crate::wal::meta::Origin;
+use crate::wal::checkpoint::Covered;
+use crate::wal::origin::Origin;
 use crate::wal::snapshot::{Incoming, Snapshot};
 use crate::wal::{self, Wal};
 use std::fs::File;
@@ -42,6 +43,10 @@ struct Log {
 impl FollowerLog for Log {
     fn last(&mut self) -> Result<Lsn> {
         Ok(self.wal.last_lsn())
+    }
+
+    fn covered(&mut self) -> Result<Covered> {
+        Ok(self.wal.tail().covered())
     }
 
     fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>> {

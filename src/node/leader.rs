@@ -15,7 +15,7 @@ use crate::net::socket;
 use crate::replication::quorum::Policy;
 use crate::storage::file::{self, FileStorage};
 use crate::types::{History, Lsn};
-use crate::wal::checkpoint::{self, Covered};
+use crate::wal::checkpoint;
 use crate::wal::compact::{Compacted, Retention};
 use crate::wal::record::Record;
 use crate::wal::scan::{End, Position};
@@ -358,8 +358,7 @@ impl Leader {
     /// says. A follower whose missing records are gone gets the checkpoint when it rejoins.
     pub fn compact(&mut self, keep: &Retention) -> Result<Compacted> {
         let path = checkpoint_of(&self.wal);
-        let (offset, lsn, history) = (self.wal.len(), self.wal.last_lsn(), self.wal.tail().history());
-        checkpoint::write(&self.store, &path, Covered { offset, lsn, history })?;
+        checkpoint::write(&self.store, &path, self.wal.tail().covered())?;
         let slowest = self.with_group(|group| Ok(group.slowest()))?;
         let done = self.wal.compact(&path, keep, slowest)?;
         self.reader = file::open_read(self.wal.path())?;

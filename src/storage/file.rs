@@ -1,10 +1,14 @@
-//! Files: the only module that opens, writes, fsyncs, truncates and renames them.
+//! Files: the only module, with [`beside`](super::beside), that opens, writes, fsyncs, truncates and renames them.
 //!
 //! Assumptions about the medium: a write may be torn at any byte; what fsync(2) covered stays; a rename(2) is atomic
 //! and durable once its directory is fsynced; a file that an fsync failed on may have lost any of its unsynced bytes
 //! (Rebello et al., "Can Applications Recover from fsync Failures?", 2020), so nobody retries it.
 #![forbid(unsafe_code)]
 
+pub use super::beside::{
+    Model, Temporary, all_beside, beside, create_beside, cut_own, discard, model_of, open_own, open_own_append,
+    read_own, remove_left, replace, save_tail,
+};
 use super::{AppendError, Storage, sys};
 use crate::signal::shielded;
 use nix::errno::Errno;
@@ -12,7 +16,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::sys::uio::pread;
 use nix::unistd::{Whence, fsync, ftruncate, lseek, write};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -37,7 +41,7 @@ impl From<&FileStat> for FileId {
 ///
 /// Reading goes through the same descriptor, so a write-only one can append but not be scanned.
 #[derive(Debug)]
-pub struct FileStorage<F: AsFd>(pub F);
+pub struct FileStorage<F: AsFd = File>(pub F);
 
 impl<F: AsFd> FileStorage<F> {
     /// The identity of the open file.
@@ -113,23 +117,16 @@ impl<F: AsFd> Storage for FileStorage<F> {
         sys::start_write_back(&self.0, offset);
     }
 
-    fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {
+    fn read_beside(&self, suffix: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(path) = self.name_of(suffix) else { return Ok(None) };
-        match std::fs::read(path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        read_own(&path, limit)
     }
 
     fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {
-        let Some(path) = self.name_of(suffix) else { return Ok(()) };
-        let (temporary, mut file) = create_beside(&path, "tmp")?;
-        let written = write_all(&mut file, bytes).and_then(|()| std::fs::rename(&temporary, &path));
-        if written.is_err() {
-            discard(&temporary);
-        }
-        written
+        let (Some(path), Some(log)) = (self.name_of(suffix), self.name_of("")) else { return Ok(()) };
+        let mut temporary = Temporary::create(&path, model_of(&[&log]))?;
+        write_all(temporary.file(), bytes)?;
+        temporary.rename(&path)
     }
 
     fn inode(&self) -> io::Result<u64> {
@@ -167,13 +164,6 @@ impl<F: AsFd> Storage for FileStorage<F> {
 #[must_use]
 pub fn real(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// `path` with `suffix` behind it.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn retry(mut call: impl FnMut() -> nix::Result<()>) -> io::Result<()> {
@@ -234,33 +224,11 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-/// Writes a file under a temporary name in the same directory, fsyncs it, renames it to `path` and fsyncs the
-/// directory: a reader, and a machine that crashes, sees the old file or the new one and never a part.
-pub fn replace<E: From<io::Error>>(
-    path: &Path,
-    content: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
-) -> Result<(), E> {
-    let (temporary, file) = create_beside(path, "tmp")?;
-    let written = shielded(|| {
-        let mut writer = BufWriter::with_capacity(256 * 1024, file);
-        content(&mut writer)?;
-        writer.flush()?;
-        writer.get_ref().sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        Ok(())
-    });
-    if written.is_err() {
-        discard(&temporary);
-        return written;
-    }
-    Ok(sync_directory_of(path)?)
 }
 
 /// Gives a file another name in the same directory, durably.
@@ -272,50 +240,6 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Whether `path` is the name of this open file.
 pub fn is_named(path: &Path, id: FileId) -> bool {
     open_read(path).and_then(|there| there.id()).is_ok_and(|there| there == id)
-}
-
-/// Removes a file that nobody needs; that it can't be removed is no failure.
-pub fn discard(path: &Path) {
-    drop(std::fs::remove_file(path));
-}
-
-/// The files whose names are `path`'s with `suffix` and more behind it.
-pub fn all_beside(path: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
-    let prefix = beside(path, suffix);
-    let Some(name) = prefix.file_name() else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory_of(path))? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
-            found.push(prefix.with_file_name(entry.file_name()));
-        }
-    }
-    Ok(found)
-}
-
-/// Creates `<path>.<what>-N` with the first N that is free.
-pub fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
-    for number in 1u32.. {
-        let mut name = path.as_os_str().to_os_string();
-        name.push(format!(".{what}-{number}"));
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => return Ok((PathBuf::from(name), File::from(above_stdio(OwnedFd::from(other?))?))),
-        }
-    }
-    Err(io::Error::from(io::ErrorKind::AlreadyExists))
-}
-
-/// Copies everything from `offset` to the end of `storage` into a new file `<path>.<what>-N`, durably, and returns its
-/// name: bytes are cut from a log only after they are safe elsewhere.
-pub fn save_tail(path: &Path, what: &str, storage: &impl Storage, offset: u64) -> io::Result<PathBuf> {
-    let (name, mut file) = create_beside(path, what)?;
-    if let Err(error) = copy_range(storage, offset..u64::MAX, &mut file).and_then(|()| file.sync_all()) {
-        discard(&name);
-        return Err(error);
-    }
-    sync_directory_of(&name)?;
-    Ok(name)
 }
 
 /// Whether all bytes are zero, compared as fast as memory is.

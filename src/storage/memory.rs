@@ -71,8 +71,11 @@ impl Storage for MemoryStorage {
         self.hints.push(self.bytes.len() - usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len()));
     }
 
-    fn read_beside(&self, suffix: &str) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.beside.borrow().get(suffix).cloned())
+    fn read_beside(&self, suffix: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        match self.beside.borrow().get(suffix) {
+            Some(bytes) if bytes.len() as u64 > limit => Err(io::Error::from_raw_os_error(libc::EBADMSG)),
+            found => Ok(found.cloned()),
+        }
     }
 
     fn write_beside(&self, suffix: &str, bytes: &[u8]) -> io::Result<()> {

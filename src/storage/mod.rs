@@ -1,9 +1,10 @@
 //! Where the bytes of a log lie: five verbs and a hint, so that every fault can be made by a test; small files that
 //! stand beside the log under its name and a suffix; and a note that the log's file carries.
 //!
-//! [`mod@file`] is the only module of the crate that opens, writes, fsyncs, renames or truncates files; [`memory`] is
-//! the twin for tests and the place where faults are injected.
+//! [`mod@file`] and [`mod@beside`] are the only modules of the crate that open, write, fsync, rename or truncate files;
+//! [`memory`] is the twin for tests and the place where faults are injected.
 
+pub mod beside;
 pub mod file;
 pub mod memory;
 mod sys;
@@ -34,8 +35,9 @@ pub trait Storage {
     /// durable.
     fn start_sync(&mut self, _offset: u64) {}
 
-    /// The file beside the log whose name ends with `suffix`; `None` if there is none.
-    fn read_beside(&self, _suffix: &str) -> io::Result<Option<Vec<u8>>> {
+    /// The file beside the log whose name ends with `suffix`; `None` if there is none. One that has more than `limit`
+    /// bytes, or is no regular file, is EBADMSG.
+    fn read_beside(&self, _suffix: &str, _limit: u64) -> io::Result<Option<Vec<u8>>> {
         Ok(None)
     }
     /// Puts a file beside the log, whole or not at all, but not durably: it must be one that can be lost.

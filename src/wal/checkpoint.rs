@@ -2,35 +2,34 @@
 //!
 //! ```text
 //! "CKPT" [wal_offset:8] [num_keys:4]
-//! num_keys x   [key_len:2][key][value_len:2][value]                 what the lesson (w10-l05) asks for
-//! "LSCK" [version:4] [lsn:8] [history:8] [0:8] [num_tombstones:8]   our trailer, which a lesson's reader ignores
-//! num_keys x   [timestamp:8]                                        in the order of the keys above
-//! num_tombstones x [key_len:2][key][timestamp:8]
-//! [crc32:4] "LSCKEND\n"                                            the CRC is over every byte before it
+//! num_keys x   [key_len:2][key][value_len:2][value]
 //! ```
-//! All integers are little-endian. A file that ends where the trailer would begin was written by a lesson's code and
-//! loads too, with time stamp 0 everywhere; but one that ends with our last eight bytes did have a trailer, and then a
-//! damaged length made it look like a value. Reading is two passes in bounded memory: the first checks everything, the
-//! second applies, so a damaged file leaves the store as it was.
+//! All integers are little-endian. These are the bytes of the lesson (w10-l05) and no others; what is known beyond them
+//! stands in a file of its own ([`stamps`]). A checkpoint without one was written by a lesson's code and loads too,
+//! with time stamp 0 everywhere. Reading is two passes in bounded memory: the first checks everything, the second
+//! applies, so a damaged file leaves the store as it was.
+//!
+//! On its way to another node both are one behind the other in one file: packed.
 #![forbid(unsafe_code)]
 
 use super::crc::Hasher;
 use super::record::{Op, Record};
+use super::stamps::{self, Content, Whole};
+use super::window::Window;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::{Entry, StateMachine};
 use crate::storage::Storage;
-use crate::storage::file;
+use crate::storage::file::{self, FileStorage, Temporary};
 use crate::types::{History, Lsn, Timestamp};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 const MAGIC: &[u8; 4] = b"CKPT";
-const TRAILER_MAGIC: &[u8; 4] = b"LSCK";
-const END: &[u8; 8] = b"LSCKEND\n";
-const VERSION: u32 = 1;
+const HEADER_LEN: u64 = 16;
 
-/// What a checkpoint says of the log it was taken from.
+/// What a checkpoint says of the log it was taken from, and what of a log a store has been given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Covered {
     /// The log is covered up to this byte.
@@ -41,82 +40,104 @@ pub struct Covered {
     pub history: History,
 }
 
-/// A writer that computes the CRC of what passes through.
-struct Summed<W: Write> {
+impl Covered {
+    /// With one more record, whose encoding this is.
+    #[must_use]
+    pub fn then(self, encoded: &[u8]) -> Covered {
+        let head = encoded.first_chunk().copied().unwrap_or_default();
+        Covered { offset: self.offset + encoded.len() as u64, lsn: self.lsn.next(), history: self.history.then(head) }
+    }
+
+    /// Whether both stand for the same records, wherever these end in their files.
+    #[must_use]
+    pub fn is_same_past(&self, other: &Covered) -> bool {
+        (self.lsn, self.history) == (other.lsn, other.history)
+    }
+}
+
+/// A writer that computes the length and the CRC of what passes through.
+pub(super) struct Summed<W: Write> {
     inner: W,
     crc: Hasher,
+    len: u64,
 }
 
 impl<W: Write> Summed<W> {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn new(inner: W) -> Summed<W> {
+        Summed { inner, crc: Hasher::new(), len: 0 }
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.crc.update(bytes);
+        self.len += bytes.len() as u64;
         Ok(self.inner.write_all(bytes)?)
     }
 
-    fn put_string(&mut self, bytes: &[u8], what: &'static str) -> Result<()> {
+    pub(super) fn put_string(&mut self, bytes: &[u8], what: &'static str) -> Result<()> {
         let len = u16::try_from(bytes.len()).map_err(|_| Error::TooLarge(what))?;
         self.put(&len.to_le_bytes())?;
         self.put(bytes)
+    }
+
+    /// Puts the CRC of everything behind it.
+    pub(super) fn finish(mut self) -> Result<()> {
+        let crc = self.crc.finalize();
+        Ok(self.inner.write_all(&crc.to_le_bytes())?)
     }
 }
 
 /// Writes the store to `path`: under a temporary name first, fsynced, renamed, directory fsynced. A key or value that
 /// does not fit (over 65,535 bytes) is [`Error::TooLarge`], and whatever was at `path` stays.
 pub fn write(store: &impl StateMachine, path: &Path, covered: Covered) -> Result<()> {
-    file::replace(path, |out| {
-        let mut out = Summed { inner: out, crc: Hasher::new() };
-        let live = u32::try_from(store.live()).map_err(|_| Error::TooLarge("more than 2^32 keys"))?;
-        out.put(MAGIC)?;
-        out.put(&covered.offset.to_le_bytes())?;
-        out.put(&live.to_le_bytes())?;
-        let mut tombstones = 0u64;
-        store.for_each(&mut |entry| match entry.value {
-            Some(value) => {
-                out.put_string(entry.key, "a key over 65,535 bytes")?;
-                out.put_string(value, "a value over 65,535 bytes")
-            }
-            None => {
-                tombstones += 1;
-                Ok(())
-            }
-        })?;
-        out.put(TRAILER_MAGIC)?;
-        out.put(&VERSION.to_le_bytes())?;
-        out.put(&covered.lsn.0.to_le_bytes())?;
-        out.put(&covered.history.0.to_le_bytes())?;
-        out.put(&[0; 8])?;
-        out.put(&tombstones.to_le_bytes())?;
-        store.for_each(&mut |entry| {
-            if entry.value.is_none() {
-                out.put_string(entry.key, "a key over 65,535 bytes")?;
-            }
-            out.put(&entry.timestamp.0.to_le_bytes())
-        })?;
-        let crc = out.crc.finalize();
-        out.inner.write_all(&crc.to_le_bytes())?;
-        Ok(out.inner.write_all(END)?)
-    })
+    let mut temporary = Temporary::create(path, file::model_of(&[path, &log_beside(path)]))?;
+    let content = temporary.fill(|out| write_entries(store, out, covered.offset))?;
+    // Before the checkpoint has its name: whichever is there after a crash finds what belongs to it.
+    let stamps = stamps::write(store, (path, temporary.name()), &content, covered)?;
+    if let Err(error) = temporary.rename(path) {
+        stamps.iter().for_each(|new| file::discard(new));
+        return Err(error.into());
+    }
+    file::sync_directory_of(path)?;
+    stamps::discard_others(path, &content);
+    Ok(())
+}
+
+/// The log that a checkpoint stands beside, if it has the name that goes with one.
+fn log_beside(path: &Path) -> PathBuf {
+    let is_ours = path.extension().is_some_and(|extension| extension == "ckpt");
+    if is_ours { path.with_extension("") } else { path.to_path_buf() }
+}
+
+fn write_entries(store: &impl StateMachine, out: &mut impl Write, offset: u64) -> Result<Content> {
+    let mut out = Summed::new(out);
+    let keys = u32::try_from(store.live()).map_err(|_| Error::TooLarge("more than 2^32 keys"))?;
+    out.put(MAGIC)?;
+    out.put(&offset.to_le_bytes())?;
+    out.put(&keys.to_le_bytes())?;
+    store.for_each(&mut |entry| match entry.value {
+        Some(value) => {
+            out.put_string(entry.key, "a key over 65,535 bytes")?;
+            out.put_string(value, "a value over 65,535 bytes")
+        }
+        None => Ok(()),
+    })?;
+    Ok(Content { len: out.len, crc: out.crc.finalize(), offset, keys })
 }
 
 /// A checkpoint that was read and found whole; nothing is applied yet.
 #[derive(Debug)]
-pub struct Checkpoint<'s, S: Storage> {
-    storage: &'s S,
+pub struct Checkpoint<S: Storage = FileStorage> {
     /// What it says of its log.
     pub covered: Covered,
-    keys: u32,
-    tombstones: u64,
-    /// Where the time stamps begin; `None` without our trailer.
-    timestamps_at: Option<u64>,
-    crc: Option<u32>,
+    entries: Rc<S>,
+    content: Content,
+    /// What belongs to it, and from which byte on; `None`: it is a lesson's.
+    stamps: Option<(Rc<S>, u64, Whole)>,
 }
 
-const HEADER_LEN: u64 = 16;
-
-/// Checks a checkpoint from its first to its last byte.
-pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
-    let len = storage.len()?;
-    let mut reader = Reader::new(storage, 0);
+/// Checks the lesson's part of a checkpoint; what it has behind that is another's affair.
+fn scan_entries(storage: &impl Storage) -> Result<Content> {
+    let mut reader = Window::new(storage, 0);
     if &reader.array::<4>()? != MAGIC {
         return Err(Error::Malformed("the checkpoint does not begin with CKPT"));
     }
@@ -126,77 +147,115 @@ pub fn verify<S: Storage>(storage: &S) -> Result<Checkpoint<'_, S>> {
         reader.string()?;
         reader.string()?;
     }
-    let mut found = Checkpoint {
-        storage,
-        covered: Covered { offset, ..Covered::default() },
-        keys,
-        tombstones: 0,
-        timestamps_at: None,
-        crc: None,
-    };
-    if reader.offset() == len {
-        let mut last = [0; END.len()];
-        storage.read_at(&mut last, len.saturating_sub(END.len() as u64))?;
-        return if &last == END { Err(Error::Malformed("the checkpoint's lengths are damaged")) } else { Ok(found) };
-    }
-    if &reader.array::<4>()? != TRAILER_MAGIC || reader.u32()? != VERSION {
-        return Err(Error::Malformed("bytes after the checkpoint's last entry are no trailer"));
-    }
-    found.covered.lsn = Lsn(reader.u64()?);
-    found.covered.history = History(reader.u64()?);
-    reader.u64()?;
-    found.tombstones = reader.u64()?;
-    found.timestamps_at = Some(reader.offset());
-    for _ in 0..keys {
-        reader.u64()?;
-    }
-    for _ in 0..found.tombstones {
-        reader.string()?;
-        reader.u64()?;
-    }
-    reader.sum();
-    let computed = reader.crc.clone().finalize();
-    if reader.u32()? != computed {
-        return Err(Error::Malformed("the checkpoint's CRC does not match"));
-    }
-    found.crc = Some(computed);
-    if &reader.array::<8>()? != END || reader.offset() != len {
-        return Err(Error::Malformed("the checkpoint has bytes after its CRC"));
-    }
-    Ok(found)
+    Ok(Content { len: reader.offset(), crc: reader.crc(), offset, keys })
 }
 
-impl<S: Storage> Checkpoint<'_, S> {
+/// Opens the checkpoint at `path`, with what stands beside it, and checks both from the first to the last byte.
+pub fn open(path: &Path) -> Result<Checkpoint> {
+    let storage = file::open_read(path)?;
+    let content = scan_entries(&storage)?;
+    if content.len != storage.len()? {
+        return Err(Error::Malformed("the checkpoint has bytes after its last entry"));
+    }
+    let found = stamps::find(path, &content)?;
+    Ok(Checkpoint::new(Rc::new(storage), content, found.map(|(file, whole)| (Rc::new(file), 0, whole))))
+}
+
+/// Checks a checkpoint that is packed with what belongs to it. `None`: that is not there.
+pub fn open_packed<S: Storage>(storage: S) -> Result<Option<Checkpoint<S>>> {
+    let content = scan_entries(&storage)?;
+    if content.len == storage.len()? {
+        return Ok(None);
+    }
+    let whole = stamps::verify(&storage, content.len)?;
+    if whole.header.content != content {
+        return Err(Error::Malformed("the stamps are not the checkpoint's"));
+    }
+    let storage = Rc::new(storage);
+    Ok(Some(Checkpoint::new(Rc::clone(&storage), content, Some((storage, content.len, whole)))))
+}
+
+/// Gives the packed checkpoint at `from` the name `to`, as two files. A crash at any moment leaves the packed one, or
+/// one that [`open_unpacked`] finds.
+pub fn unpack(found: &Checkpoint, from: &Path, to: &Path) -> Result<()> {
+    if let Some((storage, at, whole)) = &found.stamps {
+        stamps::copy(&**storage, *at, whole, to)?;
+        file::cut_own(from, found.content.len)?;
+    }
+    file::rename(from, to)?;
+    stamps::discard_others(to, &found.content);
+    Ok(())
+}
+
+/// Opens what [`unpack`] is to make of the file `from`, whatever a crash has left of that.
+pub fn open_unpacked(from: &Path, to: &Path) -> Result<Checkpoint> {
+    let missing = || Error::Malformed("the snapshot lacks its stamps");
+    let open = || -> Result<_> { Ok(FileStorage(file::open_own(from)?.ok_or_else(missing)?)) };
+    if let Some(found) = open_packed(open()?)? {
+        return Ok(found);
+    }
+    let storage = open()?;
+    let content = scan_entries(&storage)?;
+    let (file, whole) = stamps::find(to, &content)?.ok_or_else(missing)?;
+    Ok(Checkpoint::new(Rc::new(storage), content, Some((Rc::new(file), 0, whole))))
+}
+
+impl<S: Storage> Checkpoint<S> {
+    fn new(entries: Rc<S>, content: Content, stamps: Option<(Rc<S>, u64, Whole)>) -> Checkpoint<S> {
+        let of_a_lesson = Covered { offset: content.offset, ..Covered::default() };
+        let covered = stamps.as_ref().map_or(of_a_lesson, |(.., whole)| whole.header.covered);
+        Checkpoint { covered, entries, content, stamps }
+    }
+
     /// How many live keys it holds.
     #[must_use]
     pub fn keys(&self) -> u32 {
-        self.keys
+        self.content.keys
     }
 
-    /// The CRC in its trailer; `None` without one.
+    /// The CRC of what belongs to it, which covers its own; `None`: it is a lesson's.
     #[must_use]
     pub fn crc(&self) -> Option<u32> {
-        self.crc
+        self.stamps.as_ref().map(|(.., whole)| whole.crc)
+    }
+
+    /// Its length when packed.
+    #[must_use]
+    pub fn packed_len(&self) -> u64 {
+        self.content.len + self.stamps.as_ref().map_or(0, |(.., whole)| whole.len)
+    }
+
+    /// Reads from its packed form.
+    pub fn read_packed_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let room = self.content.len.saturating_sub(offset);
+        if room > 0 {
+            let count = buffer.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            return Ok(self.entries.read_at(&mut buffer[..count], offset)?);
+        }
+        let Some((storage, at, _)) = &self.stamps else { return Ok(0) };
+        Ok(storage.read_at(buffer, at + offset - self.content.len)?)
     }
 
     /// Calls `visit` for every live key, then for every tombstone.
     pub fn for_each(&self, mut visit: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-        let mut entries = Reader::new(self.storage, HEADER_LEN);
-        let mut stamps = self.timestamps_at.map(|at| Reader::new(self.storage, at));
+        let mut entries = Window::new(&*self.entries, HEADER_LEN);
+        let stamps = self.stamps.as_ref();
+        let mut stamps = stamps
+            .map(|(storage, at, whole)| (Window::new(&**storage, at + stamps::HEADER_LEN), whole.header.tombstones));
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        for _ in 0..self.keys {
+        for _ in 0..self.content.keys {
             entries.string_into(&mut key)?;
             entries.string_into(&mut value)?;
             let timestamp = match &mut stamps {
-                Some(stamps) => Timestamp(stamps.u64()?),
+                Some((stamps, _)) => Timestamp(stamps.u64()?),
                 None => Timestamp::NONE,
             };
             visit(Entry { key: &key, value: Some(&value), timestamp })?;
         }
-        if let Some(mut tombstones) = stamps {
-            for _ in 0..self.tombstones {
-                tombstones.string_into(&mut key)?;
-                let timestamp = Timestamp(tombstones.u64()?);
+        if let Some((mut stamps, tombstones)) = stamps {
+            for _ in 0..tombstones {
+                stamps.string_into(&mut key)?;
+                let timestamp = Timestamp(stamps.u64()?);
                 visit(Entry { key: &key, value: None, timestamp })?;
             }
         }
@@ -217,17 +276,17 @@ impl<S: Storage> Checkpoint<'_, S> {
 
 /// Loads a checkpoint into `store`; the store is unchanged if the file is damaged.
 pub fn load_checkpoint(path: &Path, store: &mut impl StateMachine) -> Result<Covered> {
-    let storage = file::open_read(path)?;
-    let found = verify(&storage).inspect_err(|error| {
+    let found = open(path).inspect_err(|error| {
         crate::log_error!("{}: checkpoint refused: {error}", path.display());
     })?;
     found.apply(store)?;
+    store.note_given(found.covered);
     Ok(found.covered)
 }
 
 /// Whether there is a whole checkpoint at `path`.
 pub fn is_checkpoint(path: &Path) -> bool {
-    file::open_read(path).is_ok_and(|storage| verify(&storage).is_ok())
+    open(path).is_ok()
 }
 
 /// How many entries are applied at once: a table looks ahead in them, and takes its lock once.
@@ -262,83 +321,6 @@ impl Batch {
         }
         store.apply_all(&records)?;
         self.bytes.clear();
-        Ok(())
-    }
-}
-
-/// Reads forward through a window, summing what it passes.
-struct Reader<'s, S: Storage> {
-    storage: &'s S,
-    window: Vec<u8>,
-    used: usize,
-    /// How far the window is in the CRC: it grows by long stretches, since many short ones take several times as long.
-    summed: usize,
-    filled: usize,
-    /// Offset of the window's first byte.
-    start: u64,
-    crc: Hasher,
-}
-
-impl<'s, S: Storage> Reader<'s, S> {
-    fn new(storage: &'s S, offset: u64) -> Reader<'s, S> {
-        Reader {
-            storage,
-            window: vec![0; 256 * 1024],
-            used: 0,
-            summed: 0,
-            filled: 0,
-            start: offset,
-            crc: Hasher::new(),
-        }
-    }
-
-    fn offset(&self) -> u64 {
-        self.start + self.used as u64
-    }
-
-    fn take(&mut self, count: usize) -> Result<&[u8]> {
-        if self.filled - self.used < count {
-            self.sum();
-            self.start += self.used as u64;
-            self.filled = self.storage.read_at(&mut self.window, self.start)?;
-            (self.used, self.summed) = (0, 0);
-            if self.filled < count {
-                return Err(Error::Malformed("the checkpoint ends too soon"));
-            }
-        }
-        let bytes = &self.window[self.used..self.used + count];
-        self.used += count;
-        Ok(bytes)
-    }
-
-    /// Brings the CRC up to what was taken.
-    fn sum(&mut self) {
-        self.crc.update(&self.window[self.summed..self.used]);
-        self.summed = self.used;
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn string(&mut self) -> Result<&[u8]> {
-        let len = usize::from(u16::from_le_bytes(self.array()?));
-        self.take(len)
-    }
-
-    fn string_into(&mut self, into: &mut Vec<u8>) -> Result<()> {
-        into.clear();
-        into.extend_from_slice(self.string()?);
         Ok(())
     }
 }

@@ -1,19 +1,20 @@
 //! A log whose first records are dropped, or that begins anew behind a snapshot: another file under the same name.
 //!
-//! Which records may go is decided from numbers ([`keep_from`]). The new file is written and fsynced under a temporary
-//! name, then `<wal>.meta` gets an entry for it beside that of the old one, then it takes the old one's place. A crash
-//! before the rename(2) leaves the old log, one after it the new log, and both know where they begin.
+//! Which records may go is decided from numbers ([`keep_from`]). The new file, which says in front where it begins, is
+//! written and fsynced under a temporary name, then `<wal>.meta` is made to fit both, then the new file takes the old
+//! one's place. A crash before the rename(2) leaves the old log, one after it the new log.
 #![forbid(unsafe_code)]
 
 use super::checkpoint::{self, Covered};
 use super::index_file;
-use super::meta::{self, Origin};
+use super::meta::{self, Entry};
 use super::note::Note;
+use super::origin::Origin;
 use super::scan;
 use super::tail::LogTail;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
-use crate::storage::file::{self, FileStorage};
+use crate::storage::file::{self, FileStorage, Temporary};
 use crate::types::Lsn;
 use std::cell::Cell;
 use std::fs::File;
@@ -76,19 +77,21 @@ pub fn plan(
     if base <= tail.base() {
         return Ok(Compacted { base: tail.base(), ..Compacted::default() });
     }
-    Ok(Compacted { records: base.since(tail.base()), bytes: offset_behind(base)?, base })
+    let bytes = offset_behind(base)? - tail.origin().first().offset;
+    Ok(Compacted { records: base.since(tail.base()), bytes, base })
 }
 
 /// Reads a checkpoint and finds which of this log's records it covers. One that is damaged, says no LSN (a lesson's),
 /// or was taken from another log is refused. An offset alone won't do, though it means something in a whole log: in the
 /// compacted one it means nothing, and no recovery could use the checkpoint.
 pub fn covered_by(checkpoint_path: &Path, storage: &impl Storage, tail: &LogTail) -> Result<Lsn> {
-    let Covered { lsn, history, .. } = checkpoint::verify(&file::open_read(checkpoint_path)?)?.covered;
+    let Covered { lsn, history, .. } = checkpoint::open(checkpoint_path)?.covered;
     if lsn == Lsn::ZERO {
         return Err(Error::Malformed("the checkpoint does not say which records it covers"));
     }
     if lsn > tail.last() {
-        return Err(Error::Malformed("the checkpoint covers more than this log has"));
+        let last = tail.last();
+        return Err(Error::WrongFiles(format!("the checkpoint covers LSN {lsn}, and the log ends with LSN {last}")));
     }
     if lsn >= tail.base() && tail.history_at(storage, lsn)? != Some(history) {
         return Err(Error::Malformed("the checkpoint was taken from another log"));
@@ -98,8 +101,9 @@ pub fn covered_by(checkpoint_path: &Path, storage: &impl Storage, tail: &LogTail
 
 /// The last LSN behind which at least `bytes` bytes of records lie; [`Lsn::ZERO`] if the log has not so many.
 pub fn lsn_before_bytes(storage: &impl Storage, tail: &LogTail, bytes: u64) -> Result<Lsn> {
-    let Some(limit) = tail.len().checked_sub(bytes) else { return Ok(Lsn::ZERO) };
     let first = tail.near(tail.base().next());
+    let limit = tail.len().checked_sub(bytes).filter(|limit| *limit >= first.offset);
+    let Some(limit) = limit else { return Ok(Lsn::ZERO) };
     // Record numbers and offsets grow together, so the last noted record before the limit can be searched for.
     let (mut low, mut high) = (first.lsn.0, tail.last().0);
     while low < high {
@@ -140,31 +144,38 @@ pub fn replace<F: AsFd>(
     origin: Origin,
     fill: impl FnOnce(&mut File) -> Result<()>,
 ) -> Result<File> {
-    // Also of a log that begins with record 1: it may begin like the new one.
-    let old = (!tail.is_empty()).then(|| meta::Entry::of(storage, tail)).transpose()?;
     let expected = (!tail.is_empty()).then(|| (tail.last(), tail.history()));
-    let (temporary, mut new) = file::create_beside(path, "tmp")?;
+    let mut temporary = Temporary::create(path, file::model_of(&[path]))?;
     let replaced = (|| {
-        fill(&mut new)?;
-        new.sync_all()?;
-        let reader = file::open_read(&temporary)?;
-        let end = tail.rescan(&reader, origin)?;
+        // Which the old log has too, unless the new one is of another past.
+        let begin = Entry { lsn: origin.base, history: origin.history };
+        let end = Entry { lsn: tail.last(), history: tail.history() };
+        let is_shared = tail.is_empty() || tail.history_at(storage, origin.base)? == Some(origin.history);
+        file::write_all(temporary.file(), &origin.marker())?;
+        fill(temporary.file())?;
+        temporary.file().sync_all()?;
+        let reader = file::open_read(temporary.name())?;
+        let scanned = tail.rescan(&reader, origin)?;
         let is_same = expected.is_none_or(|(last, history)| tail.last() != last || tail.history() == history);
-        if end.damaged || !is_same {
-            return Err(Error::Damaged { offset: end.next.offset, after: end.last() });
+        if scanned.damaged || !is_same {
+            return Err(Error::Damaged { offset: scanned.next.offset, after: scanned.last() });
         }
         tail.now_durable(&reader);
-        let entries: Vec<_> = old.into_iter().chain([meta::Entry::of(&reader, tail)?]).collect();
+        let entries = if is_shared { vec![begin] } else { vec![end, begin] };
         meta::save(path, &entries)?;
-        let appender = file::open_append(&temporary)?;
-        file::rename(&temporary, path)?;
+        let appender = file::open_append(temporary.name())?;
+        temporary.rename(path)?;
+        file::sync_directory_of(path)?;
         file::discard(&file::beside(path, index_file::SUFFIX)); // The old log's.
         tail.save_index(&reader);
+        // The log is the new one already, and fits the meta file as it is.
+        if let Err(error) = meta::settle(path, &reader, tail) {
+            crate::log_warn!("{}: its meta file keeps an entry that is not needed: {error}", path.display());
+        }
         Ok(appender)
     })();
     if replaced.is_err() {
-        // The old log is still there; what is known of it is read again.
-        file::discard(&temporary);
+        // What is known of the log that is there is read again.
         tail.reset();
         tail.refresh(storage)?;
     }
@@ -193,8 +204,9 @@ pub fn truncate_to<F: AsFd>(
     }
     let damage = Error::Damaged { offset: tail.near(lsn).offset, after: lsn };
     let (at, ..) = tail.place_behind(reader, lsn)?.ok_or(damage)?;
+    // A compaction that a crash has cut short may have left a record there that is about to be cut.
+    meta::settle(path, reader, tail)?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
-    meta::note_cut(path, reader, tail)?;
     // From here on no more is known durable than what stays.
     reader.set_note(&Note::default().encode());
     writer.truncate(at.offset)?;
@@ -202,7 +214,6 @@ pub fn truncate_to<F: AsFd>(
     tail.reset();
     tail.refresh(reader)?;
     tail.now_durable(reader);
-    meta::note_cut(path, reader, tail)?;
     Ok(Some(kept))
 }
 

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::checkpoint::Covered;
-use super::meta::Origin;
+use super::origin::Origin;
 use super::scan::{self, Position};
 use crate::error::Result;
 use crate::storage::Storage;
@@ -51,7 +51,7 @@ pub fn fit(covered: &Covered, storage: &impl Storage, origin: Origin) -> Result<
         return Ok(Fit::TooOld { base: origin.base });
     }
     let is_there = |at: Position| if says_lsn { at.lsn > covered.lsn } else { at.offset == covered.offset };
-    let first = Position { offset: 0, lsn: origin.base.next() };
+    let first = origin.first();
     let mut history = origin.history;
     // What the log had been through where the checkpoint ends, and the record behind that.
     let mut found = is_there(first).then_some((history, first.lsn));
@@ -134,10 +134,13 @@ mod tests {
         let beyond = Covered { offset: ends[10] + 1, ..Covered::default() };
         assert_eq!(fit(&beyond, &storage, whole).unwrap(), Fit::PastTheEnd { last: Lsn(10) });
         let later = Origin { base: Lsn(6), history: histories[6] };
+        let whole_bytes = storage.bytes.clone();
+        storage.bytes = [later.marker(), whole_bytes.clone()].concat();
         assert_eq!(fit(&covered(5), &storage, later).unwrap(), Fit::TooOld { base: Lsn(6) });
         let lessons = Covered { offset: ends[5], ..Covered::default() };
         assert_eq!(fit(&lessons, &storage, later).unwrap(), Fit::Unknown);
         assert_eq!(fit(&covered(6), &storage, later).unwrap(), Fit::Fits { lsn: Lsn(6), behind: 10 });
+        storage.bytes = whole_bytes;
         storage.bytes[usize::try_from(ends[3]).unwrap() + 10] ^= 1;
         assert_eq!(fit(&covered(3), &storage, whole).unwrap(), Fit::Fits { lsn: Lsn(3), behind: 0 });
         assert_eq!(fit(&covered(4), &storage, whole).unwrap(), Fit::PastTheEnd { last: Lsn(3) });

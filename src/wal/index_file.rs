@@ -15,7 +15,7 @@
 
 use super::crc::crc32;
 use super::index::Mark;
-use super::meta::Origin;
+use super::origin::Origin;
 use super::tail::{LogTail, Summary};
 use crate::clock;
 use crate::error::Result;
@@ -29,6 +29,8 @@ pub const SUFFIX: &str = ".idx";
 pub const INTERVAL: u64 = 65_536;
 
 const MAGIC: &[u8; 8] = b"LSINDEX\x01";
+/// No index file is longer: the numbers in front, 16,384 entries, the CRC.
+const LEN_MAX: u64 = 8 + 13 * 8 + 16_384 * 16 + 4;
 
 /// Writes the index file of the log in `storage`, which `tail` is about.
 pub(super) fn save(tail: &LogTail, storage: &impl Storage) -> Result<()> {
@@ -64,7 +66,7 @@ pub(super) fn load(tail: &mut LogTail, storage: &impl Storage, len: u64) -> Resu
         return Ok(());
     }
     // One that can't be read is none.
-    let Ok(Some(bytes)) = storage.read_beside(SUFFIX) else { return Ok(()) };
+    let Ok(Some(bytes)) = storage.read_beside(SUFFIX, LEN_MAX) else { return Ok(()) };
     if parse(&bytes, tail, storage, len)?.is_none() {
         let base = tail.base();
         tail.index_mut().reset(base);

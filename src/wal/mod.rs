@@ -16,6 +16,7 @@ pub mod index_file;
 pub mod judge;
 pub mod meta;
 pub mod note;
+pub mod origin;
 pub mod reader;
 pub mod record;
 pub mod recovery;
@@ -23,8 +24,10 @@ pub mod repair;
 pub mod salvage;
 pub mod scan;
 pub mod snapshot;
+mod stamps;
 pub mod survey;
 pub mod tail;
+mod window;
 
 pub use checkpoint::{is_checkpoint, load_checkpoint};
 pub use recovery::{recover, recover_with_checkpoint};
@@ -95,7 +98,6 @@ impl Wal {
         let path = path.as_ref();
         let file = file::open_append(path)?;
         lock(&file)?;
-        repair::remove_temporaries(path, &[CHECKPOINT_SUFFIX]);
         let reader = file::reopen_for_reading(&file)?;
         let mut storage = FileStorage(file);
         let mut tail = Box::<LogTail>::default();
@@ -133,7 +135,7 @@ impl Wal {
     pub(crate) fn install(
         &mut self,
         incoming: snapshot::Incoming,
-        origin: meta::Origin,
+        origin: origin::Origin,
         record: &[u8],
         store: &mut impl StateMachine,
     ) -> Result<()> {

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use super::crc::crc32;
+use super::origin;
 use super::scan::End;
 use crate::error::Result;
 use crate::storage::Storage;
@@ -78,7 +79,8 @@ impl Note {
     /// Whether the whole records that are there are the note's. Where there is none, what the note says can't be
     /// refuted: records that were durable are damaged or gone.
     fn is_about(&self, storage: &impl Storage, end: &End) -> Result<bool> {
-        for (at, head) in [(0, self.first_head), (self.last_at, self.last_head)] {
+        let first = origin::of(storage)?.first().offset;
+        for (at, head) in [(first, self.first_head), (self.last_at, self.last_head)] {
             let mut there = [0; 8];
             if self.durable > 0 && at < end.next.offset {
                 storage.read_at(&mut there, at)?;

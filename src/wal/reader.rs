@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::codec;
-use super::meta::{self, Origin};
+use super::origin::{self, Origin};
 use super::record::{self, Next, Op, Record};
 use super::scan::Position;
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ impl LogReader {
 impl<S: Storage> LogReader<S> {
     /// Reads a log over any storage.
     pub fn with_storage(storage: S) -> Result<LogReader<S>> {
-        let origin = meta::origin(&storage)?;
+        let origin = origin::of(&storage)?;
         Ok(LogReader { storage, origin })
     }
 
@@ -84,7 +84,7 @@ impl<S: Storage> LogReader<S> {
 
     /// The records, from the first on.
     pub fn records(&self) -> Records<'_, S> {
-        self.records_from(Position { offset: 0, lsn: self.origin.base.next() })
+        self.records_from(self.origin.first())
     }
 
     /// The records from a place on where one begins, as [`Records::position`] gives it.

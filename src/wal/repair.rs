@@ -4,7 +4,7 @@ use super::judge::{self, Reason, Verdict};
 use super::note::Note;
 use super::scan::End;
 use super::tail::LogTail;
-use super::{index_file, meta};
+use super::{CHECKPOINT_SUFFIX, index_file, meta};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::storage::file;
@@ -26,8 +26,9 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
         // Of a log that was removed: the new one's first records may be like that one's.
         file::discard(&file::beside(path, meta::SUFFIX));
     }
-    remove_temporaries(path, &["", meta::SUFFIX, index_file::SUFFIX]);
+    remove_temporaries(path);
     let (end, note, verdict) = look(reader, tail)?;
+    meta::settle(path, reader, tail)?;
     let offset = end.next.offset;
     match verdict {
         Verdict::Whole => {
@@ -50,7 +51,6 @@ pub fn repair(path: &Path, reader: &impl Storage, writer: &mut impl Storage, tai
         Verdict::Torn => {
             let kept = file::save_tail(path, "torn", reader, offset)?;
             let bytes = reader.len()?.saturating_sub(offset);
-            meta::note_cut(path, reader, tail)?;
             crate::log_warn!(
                 "{}: a torn record at offset {offset} (after LSN {}) was cut off; its {bytes} bytes are kept in {}",
                 path.display(),
@@ -85,7 +85,7 @@ fn look(reader: &impl Storage, tail: &mut LogTail) -> Result<(End, Option<Note>,
         let end = tail.refresh(reader)?;
         let note = Note::of(reader, &end)?;
         let mut verdict = judge::judge(reader, &end, note.as_ref())?;
-        if verdict == Verdict::Torn && end.next.offset == 0 && tail.base() > Lsn::ZERO {
+        if verdict == Verdict::Torn && tail.is_empty() && tail.base() > Lsn::ZERO {
             // A compacted log has had a whole record from the beginning.
             verdict = Verdict::Refused(Reason::NotALog);
         }
@@ -99,11 +99,9 @@ fn look(reader: &impl Storage, tail: &mut LogTail) -> Result<(End, Option<Note>,
     Err(Error::Io(std::io::Error::from_raw_os_error(libc::EBUSY)))
 }
 
-/// Removes what a crash has left of files that were to become `path` with these suffixes.
-pub(super) fn remove_temporaries(path: &Path, suffixes: &[&str]) {
-    for suffix in suffixes {
-        // They do no harm but take room, so that they can't be found is no failure.
-        let left = file::all_beside(path, &format!("{suffix}.tmp-")).unwrap_or_default();
-        left.iter().for_each(|name| file::discard(name));
+/// Removes what killed processes have left of files that were to become the log, or one of those beside it.
+fn remove_temporaries(path: &Path) {
+    for suffix in ["", meta::SUFFIX, index_file::SUFFIX, CHECKPOINT_SUFFIX] {
+        file::remove_left(&file::beside(path, suffix));
     }
 }

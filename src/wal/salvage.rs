@@ -4,8 +4,8 @@
 //! is kept beside the log in `<path>.cut-N`.
 #![forbid(unsafe_code)]
 
-use super::meta::{self, Origin};
-use super::scan::{self, Position};
+use super::origin::{self, Origin};
+use super::scan;
 use super::survey::{self, Behind};
 use super::tail::LogTail;
 use super::{compact, lock};
@@ -96,7 +96,7 @@ pub fn plan(storage: &impl Storage, origin: Origin, to: Lsn, mut progress: impl 
     let mut plan = Plan { to, base, ..Plan::default() };
     let mut keys = KeyCounter::default();
     let len = storage.len()?;
-    let first = Position { offset: 0, lsn: base.next() };
+    let first = origin.first();
     let end = scan::scan(storage, first, len, |batch| {
         let start = batch.offsets.first().copied().unwrap_or_default();
         let end = start + batch.encoded.len() as u64;
@@ -143,7 +143,7 @@ pub fn cut(path: &Path, plan: &Plan) -> Result<Option<PathBuf>> {
     let appender = file::open_append(&real)?;
     lock(&appender)?;
     let reader = file::reopen_for_reading(&appender)?;
-    let origin = meta::origin(&reader)?;
+    let origin = origin::of(&reader)?;
     if reader.len()? != plan.kept_bytes + plan.lost_bytes || origin.base != plan.base {
         return Err(Error::Refused("the log has changed since it was looked at"));
     }
@@ -202,8 +202,9 @@ mod tests {
 
     #[test]
     fn a_compacted_log_keeps_a_record() {
-        let storage = MemoryStorage { bytes: log().0, ..MemoryStorage::default() };
         let origin = Origin { base: Lsn(100), ..Origin::default() };
+        let bytes = [origin.marker(), log().0].concat();
+        let storage = MemoryStorage { bytes, ..MemoryStorage::default() };
         assert!(matches!(plan(&storage, origin, Lsn(100), |_| ()), Err(Error::OutOfRange { .. })));
         let plan = plan(&storage, origin, Lsn(101), |_| ()).unwrap();
         assert_eq!((plan.kept_records(), plan.lost_records()), (1, 9));

@@ -7,7 +7,7 @@
 
 use super::checkpoint::{self, Checkpoint};
 use super::compact;
-use super::meta::Origin;
+use super::origin::Origin;
 use super::tail::{self, LogTail};
 use super::{CHECKPOINT_SUFFIX, codec};
 use crate::error::{Error, Result};
@@ -22,7 +22,15 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// How the name goes on behind the log's while it comes in.
-pub const SUFFIX: &str = ".snapshot-";
+const SUFFIX: &str = ".snapshot-";
+
+/// Whether `behind` is exactly how such a name goes on: LSN and CRC, as [`Incoming::begin`] writes them.
+#[must_use]
+pub fn is_name(behind: &str) -> bool {
+    let numbers = behind.strip_prefix(SUFFIX).and_then(|rest| rest.split_once('-'));
+    let parsed = numbers.and_then(|(lsn, crc)| lsn.parse::<u64>().ok().zip(u32::from_str_radix(crc, 16).ok()));
+    parsed.is_some_and(|(lsn, crc)| behind == format!("{SUFFIX}{lsn}-{crc:08x}"))
+}
 
 /// After so many bytes more the disk is told to begin with them.
 const WRITE_BACK: u64 = tail::WRITE_BACK as u64;
@@ -42,11 +50,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Describes a checkpoint. [`Error::Malformed`]: it does not say which records it covers.
-    pub fn of<S: Storage>(storage: &S, found: &Checkpoint<'_, S>) -> Result<Snapshot> {
+    pub fn of<S: Storage>(found: &Checkpoint<S>) -> Result<Snapshot> {
         let (Some(crc), true) = (found.crc(), found.covered.lsn > Lsn::ZERO) else {
             return Err(Error::Malformed("the checkpoint does not say which records it covers"));
         };
-        Ok(Snapshot { lsn: found.covered.lsn, history: found.covered.history, size: storage.len()?, crc })
+        Ok(Snapshot { lsn: found.covered.lsn, history: found.covered.history, size: found.packed_len(), crc })
     }
 }
 
@@ -63,13 +71,16 @@ impl Incoming {
     /// Begins, or goes on where an earlier connection broke off. What is there of other snapshots is removed.
     pub fn begin(wal_path: &Path, snapshot: &Snapshot) -> Result<Incoming> {
         let Snapshot { lsn, crc, size, .. } = snapshot;
+        if *lsn == Lsn::ZERO || lsn.0 == u64::MAX {
+            return Err(Error::Protocol("a snapshot of an LSN that no log has"));
+        }
         let path = file::beside(wal_path, &format!("{SUFFIX}{lsn}-{crc:08x}"));
-        for other in file::all_beside(wal_path, SUFFIX)? {
+        for other in file::all_beside(wal_path, is_name)? {
             if other != path {
                 file::discard(&other);
             }
         }
-        let file = file::open_append(&path)?;
+        let file = file::open_own_append(&path, file::model_of(&[wal_path]))?;
         let mut have = file.metadata()?.len();
         if have > *size {
             file.set_len(0)?;
@@ -110,20 +121,18 @@ impl Incoming {
 
     /// Checks the whole file, makes it durable, and makes `store` what it says. A file that is not what was announced
     /// is removed.
-    fn restore(&mut self, store: &mut impl StateMachine) -> Result<()> {
-        let reader = file::open_read(&self.path)?;
-        let checked = checkpoint::verify(&reader).and_then(|found| {
-            if Snapshot::of(&reader, &found)? == self.snapshot {
-                return Ok(found);
-            }
-            Err(Error::Malformed("the snapshot is not what was announced"))
+    fn restore(&mut self, store: &mut impl StateMachine) -> Result<Checkpoint> {
+        let checked = checkpoint::open_packed(file::open_read(&self.path)?).and_then(|found| match found {
+            Some(found) if Snapshot::of(&found)? == self.snapshot => Ok(found),
+            _ => Err(Error::Malformed("the snapshot is not what was announced")),
         });
         if checked.is_err() {
             file::discard(&self.path);
         }
         let found = checked?;
         self.file.sync_all()?;
-        make_equal(store, &found)
+        make_equal(store, &found)?;
+        Ok(found)
     }
 
     /// Makes `store` what the snapshot says, and the log at `wal_path`, which `tail` knows, one that begins with
@@ -142,11 +151,12 @@ impl Incoming {
         if origin.base.next() != self.snapshot.lsn || origin.history.then(head) != self.snapshot.history {
             return Err(Error::Protocol("a snapshot's last record is not its own"));
         }
-        self.restore(store)?;
+        let found = self.restore(store)?;
         let log = compact::replace(wal_path, storage, tail, origin, |new| Ok(file::write_all(new, encoded)?))?;
+        store.note_given(tail.covered());
         // Behind the log: until then the old log may need the checkpoint that has this name. Recovery finds the
         // snapshot under its own name too, so that it could not be renamed is no failure.
-        if let Err(error) = file::rename(&self.path, &file::beside(wal_path, CHECKPOINT_SUFFIX)) {
+        if let Err(error) = checkpoint::unpack(&found, &self.path, &file::beside(wal_path, CHECKPOINT_SUFFIX)) {
             crate::log_warn!("{}: keeps its name: {error}", self.path.display());
         }
         Ok(log)
@@ -154,7 +164,7 @@ impl Incoming {
 }
 
 /// Makes a store what a checkpoint says, and leaves alone what is equal already: a program may hold pointers to it.
-fn make_equal<S: Storage>(store: &mut impl StateMachine, found: &Checkpoint<'_, S>) -> Result<()> {
+fn make_equal<S: Storage>(store: &mut impl StateMachine, found: &Checkpoint<S>) -> Result<()> {
     let hasher = rapidhash::quality::RandomState::default();
     let hash = |entry: &Entry<'_>| hasher.hash_one((entry.key, entry.value, entry.timestamp.0));
     let mut others = Vec::new();

@@ -7,8 +7,8 @@
 use super::codec;
 use super::crc::crc32;
 use super::judge;
-use super::meta::Origin;
 use super::note::Note;
+use super::origin::Origin;
 use super::record::{self, Next, Op, RECORD_MAX, Record};
 use super::scan::{self, End, Position};
 use crate::error::Result;
@@ -56,7 +56,7 @@ impl Survey {
     /// What the log is, and so what opening it would do.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let has_no_record = self.end.next.offset == 0;
+        let has_no_record = self.records() == 0;
         match self.tail {
             judge::Verdict::Whole => Verdict::Whole,
             judge::Verdict::Refused(judge::Reason::NotALog) => Verdict::NoLog,
@@ -109,7 +109,7 @@ impl Behind {
 /// bytes have been read.
 pub fn survey(storage: &impl Storage, origin: Origin, mut progress: impl FnMut(u64)) -> Result<Survey> {
     let (mut sets, mut newest, mut history) = (0, Timestamp::NONE, origin.history);
-    let first = Position { offset: 0, lsn: origin.base.next() };
+    let first = origin.first();
     let end = scan_all(storage, first, |batch| {
         let base = batch.offsets.first().copied().unwrap_or_default();
         for (one, offset) in batch.records.iter().zip(batch.offsets) {

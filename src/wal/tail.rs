@@ -4,10 +4,12 @@
 //! room for it. All writes of the crate to a log go through [`LogTail::append`] and [`LogTail::write_ahead`].
 #![forbid(unsafe_code)]
 
+use super::checkpoint::Covered;
 use super::index::SparseIndex;
 use super::index_file;
-use super::meta::{self, Origin};
+use super::meta;
 use super::note::Note;
+use super::origin::{self, Origin};
 use super::scan::{self, End, Position};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -77,7 +79,7 @@ impl LogTail {
     }
 
     fn begin(&mut self, origin: Origin) {
-        (self.len, self.last_at, self.durable) = (0, 0, 0);
+        (self.len, self.last_at, self.durable) = (origin.first().offset, 0, 0);
         (self.last, self.history) = (origin.base, origin.history);
         (self.origin, self.saved) = (origin, origin.base);
         self.heads = [[0; 8]; 2];
@@ -111,7 +113,7 @@ impl LogTail {
         &mut self.index
     }
 
-    /// Bytes of whole records.
+    /// Where the last whole record ends: the file's length, if it ends well.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -120,7 +122,7 @@ impl LogTail {
     /// Whether the file has no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len <= self.origin.first().offset
     }
 
     /// LSN of the last record; [`Lsn::ZERO`] for an empty log.
@@ -147,10 +149,31 @@ impl LogTail {
         self.history
     }
 
-    /// Where the last record begins, and the first 8 bytes of the first and the last record.
+    /// Everything that the log has, as a checkpoint of it says it.
     #[must_use]
-    pub fn ends(&self) -> (u64, [[u8; 8]; 2]) {
-        (self.last_at, self.heads)
+    pub fn covered(&self) -> Covered {
+        Covered { offset: self.len, lsn: self.last, history: self.history }
+    }
+
+    /// What the log has before byte `offset`; `None` if no record begins or ends there.
+    pub fn covered_before(&self, storage: &impl Storage, offset: u64) -> Result<Option<Covered>> {
+        if offset == self.len {
+            return Ok(Some(self.covered()));
+        }
+        let first = self.origin.first();
+        if offset < first.offset || offset > self.len {
+            return Ok(None);
+        }
+        // Record numbers and offsets grow together, so the last noted record at or before the offset can be searched.
+        let (mut low, mut high) = (first.lsn.0, self.last.0);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if self.near(Lsn(middle)).offset <= offset { low = middle } else { high = middle - 1 }
+        }
+        let at = scan::walk(storage, self.near(Lsn(low)), |at| at.offset >= offset)?;
+        let Some(at) = at.filter(|at| at.offset == offset) else { return Ok(None) };
+        let lsn = Lsn(at.lsn.0.saturating_sub(1));
+        Ok(self.history_at(storage, lsn)?.map(|history| Covered { offset, lsn, history }))
     }
 
     /// Where the next record will stand.
@@ -167,7 +190,7 @@ impl LogTail {
         }
         match self.index.floor(lsn) {
             Some((lsn, mark)) => Position { offset: mark.offset, lsn },
-            None => Position { offset: 0, lsn: self.base().next() },
+            None => self.origin.first(),
         }
     }
 
@@ -177,7 +200,7 @@ impl LogTail {
         if lsn == self.last && !self.is_empty() {
             return Ok(Some((self.next(), self.last_crc(), self.history)));
         }
-        let first = Position { offset: 0, lsn: self.base().next() };
+        let first = self.origin.first();
         if lsn == self.base() {
             return Ok(Some((first, 0, self.origin.history)));
         }
@@ -227,16 +250,27 @@ impl LogTail {
         if len == 0 {
             self.reset();
         } else if len < self.len || !self.is_of(storage)? {
-            self.begin(meta::origin(storage)?);
-            index_file::load(self, storage, len)?;
+            return self.read_anew(storage, len);
         }
         let end = self.read_from_here(storage, len)?;
         self.save_index(storage);
         Ok(end)
     }
 
-    /// Makes this the state of a log that begins at `origin`, whatever a meta file says. It may not have its name yet,
-    /// so no index file is written.
+    fn read_anew(&mut self, storage: &impl Storage, len: u64) -> Result<End> {
+        self.begin(origin::of(storage)?);
+        index_file::load(self, storage, len)?;
+        let end = self.read_from_here(storage, len)?;
+        if let Err(error) = meta::check(storage, self) {
+            self.reset();
+            return Err(error);
+        }
+        self.save_index(storage);
+        Ok(end)
+    }
+
+    /// Makes this the state of a log that begins at `origin`. It may not have its name yet, so no meta file is heeded
+    /// and no index file written.
     pub(super) fn rescan(&mut self, storage: &impl Storage, origin: Origin) -> Result<End> {
         self.begin(origin);
         self.read_from_here(storage, storage.len()?)
@@ -396,7 +430,7 @@ impl LogTail {
 
     /// Notes how the first and the last record begin. `encoded` begins at byte `first` of the log.
     fn note_heads(&mut self, encoded: &[u8], first: u64, last: u64) {
-        if first == 0 {
+        if first == self.origin.first().offset {
             self.heads[0] = head_at(encoded, 0);
         }
         self.heads[1] = head_at(encoded, last - first);
@@ -405,14 +439,14 @@ impl LogTail {
 
     /// Whether `storage` begins, and goes on at the last record, as this state says.
     fn is_of(&self, storage: &impl Storage) -> Result<bool> {
-        Ok(self.len > 0 && self.summary().is_of(storage)?)
+        Ok(!self.is_empty() && origin::of(storage)? == self.origin && self.summary().is_of(storage)?)
     }
 }
 
 impl Summary {
     /// Whether the first and the last record that it covers begin in `storage` as it says.
     pub(super) fn is_of(&self, storage: &impl Storage) -> Result<bool> {
-        for (at, head) in [(0, self.heads[0]), (self.last_at, self.heads[1])] {
+        for (at, head) in [(self.origin.first().offset, self.heads[0]), (self.last_at, self.heads[1])] {
             let mut there = [0; 8];
             if storage.read_at(&mut there, at)? < there.len() || there != head {
                 return Ok(false);

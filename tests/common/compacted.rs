@@ -6,6 +6,7 @@ use logship::storage::file;
 use logship::types::History;
 use logship::wal::checkpoint::{self, Covered};
 use logship::wal::compact::Retention;
+use logship::wal::origin::{self, Origin};
 use logship::{Lsn, Wal, wal};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -64,13 +65,24 @@ pub(crate) fn compacted(log: &Log, count: usize) -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+/// What stands in front of the records of a log that begins later.
+pub(crate) fn marker_of(log: &Log, base: usize) -> Vec<u8> {
+    Origin { base: Lsn(base as u64), history: history_of(log, base) }.marker()
+}
+
+/// The bytes of a log without what stands in front of the first record.
+pub(crate) fn records_of(path: &Path) -> Vec<u8> {
+    let first = origin::of(&file::open_read(path).unwrap()).unwrap().first();
+    std::fs::read(path).unwrap().split_off(usize::try_from(first.offset).unwrap())
+}
+
 /// The log at `path` is `log` without its first `base` records, and says so whoever asks.
 pub(crate) fn is_whole(path: &Path, log: &Log, base: usize, what: &str) {
     let last = log.writes.len();
     let wal = Wal::open(path).unwrap_or_else(|error| panic!("{what}: {error}"));
     let (storage, tail) = (file::open_read(path).unwrap(), wal.tail());
     assert_eq!((wal.base_lsn(), wal.last_lsn()), (Lsn(base as u64), Lsn(last as u64)), "{what}");
-    assert_eq!(std::fs::read(path).unwrap(), log.bytes[log.end_of(base)..], "{what}: the records");
+    assert_eq!(records_of(path), log.bytes[log.end_of(base)..], "{what}: the records");
     assert_eq!(tail.history(), history_of(log, last), "{what}: the history");
     for lsn in 0..=last + 1 {
         let expected = (base..=last).contains(&lsn).then(|| history_of(log, lsn));

@@ -118,6 +118,12 @@ pub(crate) fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
+/// The same without what a checkpoint's content makes of the name of what belongs to it.
+pub(crate) fn kinds_in(directory: &Path) -> Vec<String> {
+    let kind = |name: String| name.find(".stamps-").map_or(name.clone(), |at| name[..at + 7].to_owned());
+    names_in(directory).into_iter().map(kind).collect()
+}
+
 /// Writes a file and returns its path.
 pub(crate) fn file_with(directory: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     let path = directory.path().join(name);

@@ -102,8 +102,7 @@ fn check_magic(path: &Path) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> logship::Result<Held> {
-    let storage = file::open_read(path)?;
-    let found = checkpoint::verify(&storage)?;
+    let found = checkpoint::open(path)?;
     let mut held = Held { covered: found.covered, is_ours: found.crc().is_some(), ..Held::default() };
     found.for_each(|entry| {
         let number = if entry.value.is_some() { &mut held.keys } else { &mut held.tombstones };
@@ -185,8 +184,7 @@ fn say(
 /// Prints a line for each key, and for each tombstone.
 fn keys(options: &Show, out: &mut Out) -> Result<(), Stop> {
     let wrong = |error: Error| text::about(&options.path, &error);
-    let storage = file::open_read(&options.path).map_err(|error| wrong(error.into()))?;
-    let found = checkpoint::verify(&storage).map_err(wrong)?;
+    let found = checkpoint::open(&options.path).map_err(wrong)?;
     let mut stop = None;
     let done = found.for_each(|entry| {
         // Any error ends the walk; which one it was is kept beside.

@@ -9,6 +9,7 @@ use crate::capi::wal_writer::{log_of, wal_writer};
 use crate::error::{Error, Result};
 use crate::net::receive::FollowerLog;
 use crate::types::{History, Lsn};
+use crate::wal::checkpoint::Covered;
 use crate::wal::codec;
 use crate::wal::record::Record;
 use libc::{c_char, c_int};
@@ -109,6 +110,10 @@ impl FollowerLog for ThroughProgram<'_> {
 
     fn last(&mut self) -> Result<Lsn> {
         self.log()?.last()
+    }
+
+    fn covered(&mut self) -> Result<Covered> {
+        self.log()?.covered()
     }
 
     fn past(&mut self, lsn: Lsn) -> Result<Option<(u32, History)>> {
