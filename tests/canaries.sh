@@ -38,6 +38,7 @@ by_test() {
 
 by_test ack_first group_receive no_ack_precedes_the_sync
 by_test no_check cluster a_follower_with_another_past_is_refused_and_takes_nothing
+by_test any_past checkpoint a_checkpoint_of_another_past_is_passed_over_for_the_whole_log
 
 # The drill without what takes root: followers are killed, stopped, and come back with another leader's records.
 build no_check build --quiet --example chaos

@@ -332,6 +332,41 @@ static void checkpoint_between_grouped_receives(void)
     kv_store_destroy(&store);
 }
 
+/* The leader's log and the follower's are open in one process, are equally long and have the same records. */
+static void checkpoint_beside_a_log_of_that_length(void)
+{
+    uint8_t frames[1024];
+    size_t size = own_position(frames, 1);
+    int leader, follower;
+    struct wal_writer own;
+    struct kv_store store, empty;
+    REQUIRE(wal_open(&own, "leader.wal") == 0 && wal_open(&writer, "follower.wal") == 0);
+    for (int n = 1; n <= 5; n++) {
+        CHECK_EQ(append_to(&own, n), 0);
+        size += own_frame(frames + size, rec(n), len(n));
+    }
+    REQUIRE(own_pair(&leader, &follower, 0) == 0 && kv_store_init(&store) == 0 && kv_store_init(&empty) == 0);
+    CHECK_EQ(own_put_all(leader, frames, size), 0);
+    REQUIRE(own_settle(follower, (int)size));
+    for (int n = 1; n <= 5; n++) {
+        CHECK_EQ(repl_receive_record(follower, &writer, &store), 0);
+        CHECK_EQ(writer.offset, own.offset);
+        CHECK_EQ(wal_checkpoint_write(&store, "c.ckpt", writer.offset), 0);
+        recovers("follower.wal", "c.ckpt", 5 - n, 5);
+        recovers("leader.wal", "c.ckpt", 5 - n, 5); /* its records are the same */
+        if (n == 3)                                 /* a key of the program's own changes nothing of that */
+            CHECK_EQ(kv_store_set(&store, "key01", kv_store_get(&store, "key01")), 0);
+    }
+    /* A store that was given none of it. */
+    CHECK_EQ(wal_checkpoint_write(&empty, "c.ckpt", writer.offset), 0);
+    recovers("follower.wal", "c.ckpt", 5, 5);
+    close(leader), close(follower);
+    CHECK_EQ(wal_close(&writer), 0);
+    CHECK_EQ(wal_close(&own), 0);
+    kv_store_destroy(&store);
+    kv_store_destroy(&empty);
+}
+
 /* ---- what is kept ---- */
 
 static void retention(void)
@@ -712,6 +747,7 @@ int main(int argc, char **argv)
     CASE("arguments, checkpoints and logs that can't be right", refusals);
     CASE("recovery of a compacted log", recovery);
     CASE("a checkpoint between records that were stored together", checkpoint_between_grouped_receives);
+    CASE("a checkpoint beside another log of that length", checkpoint_beside_a_log_of_that_length);
     CASE("what the retention rule keeps", retention);
     CASE("a follower that has acknowledged nothing is waited for", retention_for_a_new_follower);
     CASE("a plain follower at, above and below the base", plain_follower);

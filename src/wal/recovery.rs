@@ -10,7 +10,7 @@ use super::meta;
 use super::origin::{self, Origin};
 use super::scan::{self, Position};
 use super::tail::LogTail;
-use super::{CHECKPOINT_SUFFIX, snapshot};
+use super::{CHECKPOINT_SUFFIX, snapshot, stamps};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
@@ -107,24 +107,26 @@ enum Place {
 fn load_for_whole(path: &Path, log: &FileStorage, given: &Path, store: &mut impl StateMachine) -> Result<Covered> {
     let found = match checkpoint::open(given) {
         Ok(found) => found,
-        Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Covered::default()),
+        Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return reaches(path, log, given).map(|()| Covered::default());
+        }
         Err(Error::Io(error)) if error.raw_os_error() != Some(libc::EBADMSG) => return Err(error.into()),
         Err(error) => {
+            reaches(path, log, given)?;
             crate::log_warn!("{}: {error}: replaying the whole log", given.display());
             return Ok(Covered::default());
         }
     };
     let covered = found.covered;
-    let place =
-        if covered.lsn > Lsn::ZERO { place_by_history(&covered, log)? } else { place_by_offset(&covered, log)? };
+    let place = if covered.lsn > Lsn::ZERO {
+        place_by_history(&covered, log)?
+    } else {
+        reaches(path, log, given)?;
+        place_by_offset(&covered, log)?
+    };
     match place {
         Place::Behind(from) => found.apply(store).map(|()| from),
-        Place::PastTheEnd(last) => Err(Error::WrongFiles(format!(
-            "{} covers the log up to LSN {}, and {} ends with LSN {last}",
-            given.display(),
-            covered.lsn,
-            path.display()
-        ))),
+        Place::PastTheEnd(last) => Err(past_the_end(given, covered.lsn, path, last)),
         Place::OtherPast => {
             crate::log_warn!(
                 "{}: it was taken from another log than {} is, or from another past of it (LSN {}, history {}, \
@@ -138,6 +140,22 @@ fn load_for_whole(path: &Path, log: &FileStorage, given: &Path, store: &mut impl
             Ok(Covered::default())
         }
     }
+}
+
+fn past_the_end(given: &Path, covered: Lsn, path: &Path, last: Lsn) -> Error {
+    let (given, path) = (given.display(), path.display());
+    Error::WrongFiles(format!("{given} covers the log up to LSN {covered}, and {path} ends with LSN {last}"))
+}
+
+/// Refuses a log that ends before what some checkpoint of this name has covered, though that one can't be used: what is
+/// left of it tells that the log is of an earlier moment.
+fn reaches(path: &Path, log: &impl Storage, given: &Path) -> Result<()> {
+    let covered = stamps::highest(given)?;
+    if covered == Lsn::ZERO {
+        return Ok(());
+    }
+    let last = scan::scan(log, Origin::default().first(), log.len()?, |_| Ok(()))?.last();
+    if last < covered { Err(past_the_end(given, covered, path, last)) } else { Ok(()) }
 }
 
 /// Finds a checkpoint's place by what its log had been through. If the log is damaged before it, its history tells

@@ -170,6 +170,19 @@ pub(super) fn find(path: &Path, content: &Content) -> Result<Option<(FileStorage
     Ok(None)
 }
 
+/// The last record that any checkpoint of the name `path` has covered, as far as the files that belonged to them are
+/// there: one that a crash has left, or whose checkpoint is missing or damaged.
+pub(super) fn highest(path: &Path) -> Result<Lsn> {
+    let mut highest = Lsn::ZERO;
+    for name in file::all_beside(path, |behind| len_in_name(behind).is_some())? {
+        let Ok(Some(file)) = file::open_own(&name) else { continue };
+        if let Ok(Whole { header, .. }) = verify(&FileStorage(file), 0) {
+            highest = highest.max(header.covered.lsn);
+        }
+    }
+    Ok(highest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
