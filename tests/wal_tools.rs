@@ -159,15 +159,14 @@ fn dump_of_a_compacted_log_counts_on_from_its_base() {
     assert!(out.contains("9 records (LSN 12 to 20)") && out.contains("a checkpoint that covers LSN 11."), "{out}");
 }
 
-/// Whatever stands beside it, what is whole can be read.
+/// Whatever stands before it, what is whole can be read.
 #[test]
 fn dump_of_a_log_that_does_not_say_where_it_begins_has_no_lsns() {
     let (directory, path) = compacted(&common::compacted::log_of(20), 12);
     let name = path.file_name().unwrap().to_str().unwrap();
-    let meta = directory.path().join(format!("{name}.meta"));
-    let mut bytes = fs::read(&meta).unwrap();
-    bytes[20] ^= 1;
-    fs::write(&meta, bytes).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1; // Of what stands before the first record.
+    fs::write(&path, bytes).unwrap();
     let (out, error, code) = run(&directory, &["wal", "dump", name, "--json"]);
     assert_eq!((error.as_str(), code), ("", 1));
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -4,6 +4,7 @@ use super::verdict;
 use crate::args::tools::Dump;
 use crate::text::{self, Out, Stop, count, escaped};
 use logship::storage::{Storage, file};
+use logship::wal::origin::MARKER_LEN;
 use logship::wal::survey::{self, Broken, Verdict};
 use logship::{Error, LogReader, Lsn, Op, Record};
 use serde::Serialize;
@@ -51,7 +52,7 @@ enum Line {
         crc_ok: bool,
         what: String,
     },
-    /// What stands beside the log does not tell where it begins, so no record has an LSN.
+    /// What stands before the first record does not tell any more where the log begins, so no record has an LSN.
     Unplaced { what: String },
     /// Behind damage, bytes that are no record.
     Gap { offset: u64, length: u64 },
@@ -68,7 +69,7 @@ pub(super) fn run(options: &Dump, out: &mut Out) -> Result<u8, Stop> {
         Err(error) => {
             let storage = file::open_read(&options.path).map_err(|error| printer.wrong(&error.into()))?;
             printer.print(&Line::Unplaced { what: error.to_string() })?;
-            printer.search(&storage, 0)?;
+            printer.search(&storage, MARKER_LEN as u64)?;
             return Ok(1);
         }
     };
