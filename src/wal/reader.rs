@@ -48,8 +48,8 @@ pub struct LogReader<S: Storage = FileStorage<File>> {
 impl LogReader {
     /// Opens the log at `path` for reading.
     ///
-    /// Errors: that of open(2), and [`Error::Malformed`] when what stands in front of a compacted log does not tell where
-    /// that begins. Damage in the log itself is found by [`Records`].
+    /// Errors: that of open(2), and [`Error::Malformed`] when what stands in front of a compacted log does not tell
+    /// where that begins. Damage in the log itself is found by [`Records`].
     pub fn open(path: impl AsRef<Path>) -> Result<LogReader> {
         LogReader::with_storage(file::open_read(path.as_ref())?)
     }
