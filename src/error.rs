@@ -111,6 +111,9 @@ pub enum Error {
         /// The log's last LSN.
         last: Lsn,
     },
+    /// No address is known for this host. EADDRNOTAVAIL.
+    #[error("unknown host {0}")]
+    UnknownHost(String),
     /// No slot is free for a follower that wants to join. EADDRNOTAVAIL.
     #[error("no follower slot is free for this peer")]
     NoSlot,
@@ -146,7 +149,7 @@ impl Error {
             Error::FollowerAhead { .. } | Error::OutOfRange { .. } => libc::ERANGE,
             Error::Compacted { .. } => libc::ENODATA,
             Error::Diverged { .. } | Error::Gone => libc::ESTALE,
-            Error::NoSlot => libc::EADDRNOTAVAIL,
+            Error::NoSlot | Error::UnknownHost(_) => libc::EADDRNOTAVAIL,
             Error::OutOfMemory => libc::ENOMEM,
             Error::Io(error) => error.raw_os_error().unwrap_or_else(|| errno_of_kind(error.kind())),
         }

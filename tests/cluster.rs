@@ -140,6 +140,17 @@ fn wal_with(directory: &Path, values: &[&[u8]]) {
     }
 }
 
+#[test]
+fn a_node_number_that_no_slot_can_have_is_refused_and_nothing_is_created() {
+    let away = tempfile::tempdir().unwrap();
+    let directory = away.path().join("follower");
+    assert!(matches!(Follower::open(&directory, 9), Err(Error::Invalid(_))));
+    assert!(!directory.exists());
+    assert!(Follower::open(&directory, 8).is_ok());
+    let unknown = Follower::open(away.path().join("other"), 0).unwrap().join("no-such-host.invalid", 7000);
+    assert_eq!(unknown.unwrap_err().to_string(), "unknown host no-such-host.invalid");
+}
+
 /// Joins once and reports how following ended.
 fn join_once(directory: PathBuf, port: u16) -> JoinHandle<(Error, Lsn)> {
     std::thread::spawn(move || {

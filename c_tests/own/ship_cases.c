@@ -116,6 +116,9 @@ static void gone_at_the_first_record(void)
         CHECK(own_await(fd, POLLRDHUP));
         CHECK_EQ(ship(2), 2); /* the first record after it, not the second */
         CHECK(offline_and_closed(0, fd));
+        struct repl_follower_status status;
+        CHECK_EQ(repl_get_follower_status(&config, 0, &status), 0);
+        CHECK(strstr(status.last_disconnect, reset ? "reset by peer" : "closed by the peer") != NULL);
         for (int i = 1; i < 3; i++) {
             CHECK(own_frame_is(peer[i], record, record_len));
             CHECK_EQ(config.followers[i].online, 1);
@@ -642,6 +645,28 @@ static int kept_alive(int fd)
            option(fd, IPPROTO_TCP, TCP_KEEPINTVL) == 1 && option(fd, IPPROTO_TCP, TCP_KEEPCNT) == 3 &&
            option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == 8000;
 }
+static char said[256];
+static void note_line(int level, const char *message, void *context)
+{
+    (void)level, (void)context;
+    snprintf(said, sizeof said, "%s", message);
+}
+static void unknown_host(void)
+{
+    static char host[] = "no-such-host.invalid";
+    struct repl_node node = {.host = host, .port = 7001, .fd = -1};
+    logship_set_log(note_line, NULL);
+    CHECK_FAILS(repl_connect(&node), EADDRNOTAVAIL);
+    CHECK(strstr(said, "unknown host no-such-host.invalid") != NULL);
+    said[0] = 0;
+    CHECK_FAILS(repl_listen(&node), EADDRNOTAVAIL);
+    CHECK(strstr(said, "unknown host no-such-host.invalid") != NULL);
+    said[0] = 0;
+    CHECK_EQ(repl_set_leader(host, 7000), 0);
+    CHECK_FAILS(repl_follower_rejoin(-1, 0), EADDRNOTAVAIL);
+    CHECK(strstr(said, "unknown host no-such-host.invalid") != NULL);
+    CHECK_EQ(node.fd, -1);
+}
 static void sockets(void)
 {
     struct repl_node listening = {.host = "127.0.0.1", .port = 0, .fd = -1}, node = {.host = "127.0.0.1", .fd = -1};
@@ -824,6 +849,7 @@ int main(void)
     CASE("the follower's log fails: its errno, not applied, in step", the_log_fails);
     CASE("logship_follow acks, marked and cumulative", follow_acks);
     CASE("repl_listen, repl_connect, repl_accept, keepalive", sockets);
+    CASE("a host that nobody knows: one errno, one line", unknown_host);
     CASE("sockets that the program made, at their first use", sockets_of_the_program);
     CASE("a receive that waits on one", while_it_waits);
     CASE("the user timeout follows the send deadline", user_timeout_follows_the_send_deadline);

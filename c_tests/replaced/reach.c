@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +164,16 @@ static void run_rejoin(int listener, struct repl_node *leader, struct wal_writer
     MUST(close(fd) == 0 && close(config.followers[0].fd) == 0);
 }
 
+static void remove_all(const char *pattern)
+{
+    glob_t found;
+
+    MUST(glob(pattern, 0, NULL, &found) == 0);
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        MUST(unlink(found.gl_pathv[i]) == 0);
+    globfree(&found);
+}
+
 int main(int argc, char **argv)
 {
     struct repl_node node = {.host = "127.0.0.1", .port = 0, .fd = -1, .online = 0};
@@ -185,8 +196,8 @@ int main(int argc, char **argv)
     MUST(close(to_leader) == 0 && close(to_follower) == 0 && close(listener) == 0);
     MUST(wal_close(&writer) == 0);
     kv_store_destroy(&store);
-    MUST(unlink("leader.wal") == 0 && unlink("follower.wal") == 0 && unlink("a.ckpt") == 0);
-    MUST(unlink("rest.wal") == 0 && unlink("rest.ckpt") == 0);
+    remove_all("*.wal");
+    remove_all("*.ckpt*"); /* what our library keeps beside a checkpoint too */
     MUST(chdir("/") == 0 && rmdir(directory) == 0);
 
     for (int i = 1; i < argc; i++) {

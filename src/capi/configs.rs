@@ -291,7 +291,7 @@ pub(super) fn status(config: *const replication_config, slot: usize) -> Result<S
     if link.socket.ino != 0 && socket::identify(link.socket.fd) == Some(link.socket) {
         // What has arrived counts. Who has hung up is noticed by the next call that ships or waits.
         let fd = link.socket.fd;
-        Member { index: slot, host: "", port: 0, fd, online: true, link: &mut *link }.drain();
+        let _ = Member { index: slot, host: "", port: 0, fd, online: true, link: &mut *link }.drain();
     }
     let mut log = LeaderLogByPath::new(state.wal.get());
     // An ack that nobody has asked for yet counts, unless it is for a record that the log does not have.

@@ -324,7 +324,7 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
             match io::wait_readable(member.fd, until) {
                 // A peer that sends something else all the time.
                 Ok(()) if until.has_passed() => forget_question(member),
-                Ok(()) if member.drain() => {}
+                Ok(()) if member.drain().is_ok() => {}
                 Ok(()) => return Err(Error::NotConnected),
                 Err(Error::TimedOut) => forget_question(member),
                 Err(error) => return Err(error),
@@ -332,7 +332,7 @@ fn run<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, snapshot: Op
         }
         if member.link.progress.next.is_none() && !outbox.is_done() {
             // Nobody waits for it: who has hung up shows in the next send.
-            member.drain();
+            let _ = member.drain();
             if has_shown_itself(member) {
                 let past = &mut |lsn| {
                     Some(source.tail.place_behind(source.storage, lsn).ok()??).map(|(_, crc, history)| (crc, history))
@@ -367,7 +367,7 @@ fn wait(member: &mut Member<'_>, deadline: Deadline) -> Result<()> {
     let mut fds = [PollFd::new(member.fd, events)];
     let ready = sys::poll(&mut fds, deadline.poll_ms())?;
     let failure = match ready {
-        _ if fds[0].has(POLLIN) && !member.drain() => Error::NotConnected,
+        _ if fds[0].has(POLLIN) && member.drain().is_err() => Error::NotConnected,
         0 if deadline.has_passed() => Error::TimedOut,
         _ => return Ok(()),
     };
@@ -428,7 +428,7 @@ fn on_failure(member: &mut Member<'_>, error: &Error) {
     }
     if matches!(error, Error::FollowerAhead { .. } | Error::Diverged { .. }) {
         if member.fd >= 0 {
-            member.drain();
+            let _ = member.drain();
         }
         member.link.forget_acks();
     }

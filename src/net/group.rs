@@ -9,6 +9,7 @@ use super::catch_up::{self, Piece, Then};
 use super::io::{self, Deadline};
 use super::link::{CatchUp, CaughtUp, LastFrame, Link};
 use super::member::Member;
+use super::socket;
 use super::sys::{self, POLLIN, POLLOUT, POLLRDHUP, PollFd};
 use crate::error::{Error, Result};
 use crate::replication::frame;
@@ -179,7 +180,8 @@ impl Group<'_> {
         }
         for (member, slot) in self.members.iter_mut().zip(fds) {
             if slot.has(POLLRDHUP | sys::POLLHUP | sys::POLLERR | sys::POLLNVAL) {
-                member.go_offline(format_args!("connection lost"));
+                let cause = socket::take_error(member.fd).unwrap_or(Error::NotConnected);
+                member.lose(&cause);
             } else if slot.has(POLLIN) {
                 // A greeting is the first thing that is said. Nothing else is taken off the connection.
                 let _ = catch_up::take_mark(member, None);
@@ -253,8 +255,10 @@ impl Group<'_> {
         }
         sys::poll(&mut fds, until.poll_ms())?;
         for (member, slot) in self.members.iter_mut().zip(fds) {
-            if slot.has(!POLLOUT) && !member.drain() {
-                member.go_offline(format_args!("connection lost"));
+            if slot.has(!POLLOUT)
+                && let Err(cause) = member.drain()
+            {
+                member.lose(&cause);
             }
         }
         self.go_on_catching_up(|member| fds[member.index].has(POLLOUT));
@@ -331,8 +335,10 @@ impl Group<'_> {
     pub fn heartbeat(&mut self, deadline: Deadline) -> Result<usize> {
         self.notice_hang_ups();
         for member in &mut self.members {
-            if member.online && !member.drain() {
-                member.go_offline(format_args!("connection lost"));
+            if member.online
+                && let Err(cause) = member.drain()
+            {
+                member.lose(&cause);
             }
         }
         for member in &mut self.members {
@@ -571,8 +577,9 @@ fn broadcast(
         let polled = sys::poll(&mut fds, deadline.poll_ms());
         for (index, member) in members.iter_mut().enumerate() {
             let waiting = sending[index] && member.online && sent[index] < frame.len();
-            if waiting && fds[index].has(POLLIN) && !member.drain() {
-                member.go_offline(format_args!("connection lost"));
+            let drained = if waiting && fds[index].has(POLLIN) { member.drain() } else { Ok(()) };
+            if let Err(cause) = drained {
+                member.lose(&cause);
             } else if waiting && (polled.is_err() || (deadline.has_passed() && !fds[index].has(POLLOUT))) {
                 // Room that is there is used first: this process itself may have been stopped past the deadline.
                 member.go_offline(format_args!("it took nothing until the deadline"));

@@ -73,7 +73,7 @@ impl Member<'_> {
     pub fn go_offline(&mut self, reason: fmt::Arguments<'_>) {
         if self.fd >= 0 && socket::identify(self.fd) == Some(self.link.socket) {
             let mut left = LAST_LOOK_BYTES;
-            while left > 0 && self.drain() && io::readable_bytes(self.fd) > 0 {
+            while left > 0 && self.drain().is_ok() && io::readable_bytes(self.fd) > 0 {
                 // They count, and nobody will read them from this socket any more.
                 self.link.make_room();
                 left = left.saturating_sub(DRAIN_BYTES);
@@ -91,28 +91,38 @@ impl Member<'_> {
         crate::log_warn!("{self} is offline: {reason}");
     }
 
+    /// Marks it offline because its connection has ended, and says what ended the connection: the peer's close, or the
+    /// socket's error (a reset, or a time-out of TCP).
+    pub fn lose(&mut self, cause: &Error) {
+        match cause {
+            Error::NotConnected => self.go_offline(format_args!("connection lost: closed by the peer")),
+            error => self.go_offline(format_args!("connection lost: {error}")),
+        }
+    }
+
     /// Reads what acks have arrived into the inbox, so many at most that a peer which sends without end keeps nobody
-    /// here. `false`: the peer has closed, or the socket failed.
-    pub fn drain(&mut self) -> bool {
+    /// here. [`Error::NotConnected`]: the peer has closed; any other error is the socket's.
+    pub fn drain(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
         for _ in 0..DRAIN_BYTES / buffer.len() {
             let room = self.link.inbox.room().min(buffer.len());
             if room == 0 {
-                return true; // Somebody must take some first; TCP holds the rest.
+                return Ok(()); // Somebody must take some first; TCP holds the rest.
             }
             match io::recv_now(self.fd, &mut buffer[..room]) {
                 Ok(Received::Bytes(count)) => {
                     self.link.inbox.push(&buffer[..count]);
                     self.link.hear();
                     if count < room {
-                        return true;
+                        return Ok(());
                     }
                 }
-                Ok(Received::Nothing) => return true,
-                Ok(Received::Closed) | Err(_) => return false,
+                Ok(Received::Nothing) => return Ok(()),
+                Ok(Received::Closed) => return Err(Error::NotConnected),
+                Err(error) => return Err(error),
             }
         }
-        true
+        Ok(())
     }
 
     /// Sends a control message to this follower; marks it offline on failure.
@@ -142,7 +152,7 @@ impl Member<'_> {
             let events = POLLOUT | if self.link.inbox.room() > 0 { POLLIN } else { 0 };
             let mut fds = [PollFd::new(self.fd, events)];
             let ready = sys::poll(&mut fds, deadline.poll_ms())?;
-            if fds[0].has(POLLIN) && !self.drain() {
+            if fds[0].has(POLLIN) && self.drain().is_err() {
                 return Err(Error::NotConnected);
             }
             if ready == 0 && deadline.has_passed() {

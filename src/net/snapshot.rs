@@ -100,7 +100,7 @@ fn answer(member: &mut Member<'_>, deadline: Deadline) -> Result<Lsn> {
         if deadline.has_passed() {
             return Err(Error::TimedOut); // It sends something else all the time.
         }
-        if !member.drain() {
+        if member.drain().is_err() {
             return Err(Error::NotConnected);
         }
     }

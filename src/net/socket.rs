@@ -87,12 +87,14 @@ fn set_reuse_address(fd: RawFd) -> Result<()> {
     Ok(())
 }
 
-/// A host's addresses. getaddrinfo(3) has errors of its own, not errno's: what it does not know has no address.
-fn addresses_of(host: &str, port: u16) -> Result<impl Iterator<Item = SocketAddr>> {
-    (host, port).to_socket_addrs().map_err(|error| match error.raw_os_error() {
-        None => Errno::EADDRNOTAVAIL.into(),
+/// A host's addresses. getaddrinfo(3) has errors of its own, not errno's: a host that it does not know is unknown here.
+fn addresses_of(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let found = (host, port).to_socket_addrs().map_err(|error| match error.raw_os_error() {
+        None => Error::UnknownHost(host.to_owned()),
         Some(_) => error.into(),
-    })
+    });
+    let found = found.inspect_err(|error| crate::log_error!("{error}"))?;
+    Ok(found.collect())
 }
 
 /// Connects within 5 s, with keepalive and without Nagle's delay.
@@ -122,7 +124,7 @@ pub fn connect(host: &str, port: u16) -> Result<OwnedFd> {
 /// accept(2) returns. Returns the socket and the port it got.
 pub fn listen(host: &str, port: u16) -> Result<(OwnedFd, u16)> {
     // The standard library sets SO_REUSEADDR on every listener it binds.
-    let listener = TcpListener::bind((host, port))?;
+    let listener = TcpListener::bind(&addresses_of(host, port)?[..])?;
     let port = listener.local_addr()?.port();
     let fd = file::above_stdio(OwnedFd::from(listener))?;
     set_nodelay(fd.as_raw_fd())?;
@@ -144,6 +146,13 @@ pub fn accept(listen_fd: RawFd) -> Result<OwnedFd> {
     set_nodelay(fd.as_raw_fd())?;
     set_keepalive(fd.as_raw_fd())?;
     Ok(fd)
+}
+
+/// Takes the error that has ended a connection off its socket; `None`: none has.
+#[must_use]
+pub fn take_error(fd: RawFd) -> Option<Error> {
+    let pending = sys::with_fd(fd, |fd| getsockopt(&fd, sockopt::SocketError))?.ok()?;
+    (pending != 0).then(|| Errno::from_raw(pending).into())
 }
 
 /// Closes a descriptor. Its error, if any, tells nothing that could be acted on.

@@ -5,6 +5,7 @@ use super::WAL_NAME;
 use crate::error::{Error, Result};
 use crate::kv::StateMachine;
 use crate::kv::table::Store;
+use crate::net::group::MEMBERS_MAX;
 use crate::net::io::Deadline;
 use crate::net::receive::{Acks, FollowerLog, Receiver};
 use crate::net::{rejoin, socket};
@@ -115,7 +116,11 @@ pub(super) fn open_log(directory: &Path) -> Result<(PathBuf, Wal, Store)> {
 impl Follower {
     /// Opens the log in `directory` (created with it if missing; locked against a second process) and builds the store
     /// from it. `node` is this follower's number, 1 to 8, by which the leader finds its slot; 0 for any free one.
+    /// Another number is [`Error::Invalid`], and nothing is created.
     pub fn open(directory: impl AsRef<Path>, node: u8) -> Result<Follower> {
+        if usize::from(node) > MEMBERS_MAX {
+            return Err(Error::Invalid("a follower's node number is 1 to 8, or 0 for any free slot"));
+        }
         let (path, wal, store) = open_log(directory.as_ref())?;
         let log = Log { wal, reader: file::open_read(&path)?, unapplied: None, ready: 0, ready_applied: true };
         Ok(Follower { log, store, connection: None, state: follower::Follower::default(), node })
