@@ -69,11 +69,12 @@ static void show_loaded_stamp(const struct library *lib, char *text, size_t size
     lib->kv_store_destroy(&store);
 }
 
-static void show_trailer(const struct library *lib, char *text, size_t size)
+static void show_stamps_file(const struct library *lib, char *text, size_t size)
 {
     write_checkpoint(lib);
-    /* Head, and one pair of a byte each. */
-    snprintf(text, size, "%s", own_file_size(ckpt) == 16 + 3 + 3 ? "no trailer" : "a trailer");
+    /* Head, and one pair of a byte each: the checkpoint itself is the same. */
+    REQUIRE_THAT(own_file_size(ckpt) == 16 + 3 + 3);
+    snprintf(text, size, "%d beside it", remove_stamps());
 }
 
 static void show_order(const struct library *lib, char *text, size_t size)
@@ -269,7 +270,8 @@ static const struct known {
                     show_tombstone, "absent", "older at 10"},
     [CHECKPOINT_STAMPS] = {"timestamps in checkpoints", "the lesson's checkpoint has no room for them",
                            show_loaded_stamp, "v at 5", "v at 0"},
-    [CHECKPOINT_TRAILER] = {"the checkpoint's trailer", "it is logship's own", show_trailer, "a trailer", "no trailer"},
+    [STAMPS_FILE] = {"the stamps file beside a checkpoint", "it is logship's own", show_stamps_file, "1 beside it",
+                     "0 beside it"},
     [CHECKPOINT_ORDER] = {"the order of pairs in a checkpoint", "it is that of the table, and so of the hash",
                           show_order, "another hash", "Bernstein's hash"},
     [CHECKPOINT_CRC] = {"bits that flip in a checkpoint", "the lesson's checkpoint has no checksum", show_flip,

@@ -84,6 +84,8 @@ void trace_bytes(struct trace *trace, const char *what, const void *bytes, size_
 void trace_file(struct trace *trace, const char *path);
 /* Names in the current directory, in order. */
 void trace_directory(struct trace *trace);
+/* Removes what logship has put beside the checkpoints of this directory; returns how many files. */
+int remove_stamps(void);
 void trace_record(struct trace *trace, const struct wal_record *record);
 void trace_result(struct trace *trace, const char *call, long long result, int error);
 /* Walks the store: every key once and in its bucket, count right; says all of it in the order of the keys. */
@@ -135,7 +137,7 @@ size_t source_encoded(struct source *source, uint8_t *buffer);
 enum deviation {
     TOMBSTONES,
     CHECKPOINT_STAMPS,
-    CHECKPOINT_TRAILER,
+    STAMPS_FILE,
     CHECKPOINT_ORDER,
     CHECKPOINT_CRC,
     NUL_IN_KEY,

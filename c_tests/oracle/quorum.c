@@ -11,7 +11,7 @@
 
 #include "../own/wire.h"
 
-enum { MOST = 5, STEPS = 12, SCRIPT = 256, SOON_MS = 15, NEVER_MS = 5000 };
+enum { MOST = 5, FIRST = 2, STEPS = 12, SCRIPT = 256, SOON_MS = 15, NEVER_MS = 5000 };
 
 struct scene {
     const struct library *lib;
@@ -82,11 +82,12 @@ static void write_script(struct scene *scene, int index, uint64_t lsn)
     switch (rng_below(scene->rng, 16)) {
     case 0: /* nothing */
         break;
-    case 1: /* late: that of the step before, or of none */
-        add_ack(scene, index, lsn - 1, 0);
+    case 1: /* late: that of the step before */
+        if (lsn > FIRST)
+            add_ack(scene, index, lsn - 1, 0);
         break;
-    case 2: /* early */
-        add_ack(scene, index, lsn + 1, 0);
+    case 2: /* early: it is not shipped, and logship counts what was */
+        let_through(ACK_ABOVE_LOG);
         break;
     case 3: /* twice */
         add_ack(scene, index, lsn, 0);
@@ -98,7 +99,7 @@ static void write_script(struct scene *scene, int index, uint64_t lsn)
         break;
     case 5: /* several at once */
         for (unsigned i = rng_below(scene->rng, 5); i > 0; i--)
-            add_ack(scene, index, lsn + 2 - rng_below(scene->rng, 5), 0);
+            add_ack(scene, index, FIRST + rng_below(scene->rng, (unsigned)(lsn - FIRST) + 1), 0);
         break;
     case 6: /* goes away, having said it or not */
         if (rng_once_in(scene->rng, 2))
@@ -218,7 +219,7 @@ void quorum_scripts(const struct library *lib, struct trace *trace, struct rng *
 
     source_begin(&source, rng, STAMPS_RISING);
     begin(&scene, lib, trace, rng, 1 + (int)rng_below(rng, MOST));
-    for (uint64_t lsn = 2; lsn < STEPS; lsn++)
+    for (uint64_t lsn = FIRST; lsn < STEPS; lsn++)
         step(&scene, &source, lsn);
     end(&scene);
 }

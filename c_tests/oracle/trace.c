@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <glob.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +84,19 @@ void trace_file(struct trace *trace, const char *path)
     free(bytes);
 }
 
+int remove_stamps(void)
+{
+    glob_t found;
+    int removed = 0;
+
+    if (glob("*.stamps-*", 0, NULL, &found) != 0)
+        return 0;
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        removed += unlink(found.gl_pathv[i]) == 0;
+    globfree(&found);
+    return removed;
+}
+
 void trace_directory(struct trace *trace)
 {
     struct dirent **names;
@@ -90,7 +104,9 @@ void trace_directory(struct trace *trace)
 
     REQUIRE_THAT(count >= 0);
     for (int i = 0; i < count; i++) {
-        if (names[i]->d_name[0] != '.')
+        if (strstr(names[i]->d_name, ".stamps-") != NULL)
+            let_through(STAMPS_FILE);
+        else if (names[i]->d_name[0] != '.')
             trace_say(trace, "file %s", names[i]->d_name);
         free(names[i]);
     }

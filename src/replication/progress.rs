@@ -158,10 +158,16 @@ impl Progress {
         match end.filter(|end| *end > Lsn::ZERO) {
             end if ack.lsn <= end.unwrap_or_default().max(self.shipped) => Scope::Known,
             _ if ack.mark().is_some() && self.unplaced > 0 => Scope::Last(self.unplaced),
-            _ if self.counted < self.unplaced || (self.unplaced > 0 && self.ledger.has(ack.lsn)) => Scope::Own,
+            _ if self.counted < self.unplaced || self.is_said_before(ack.lsn) => Scope::Own,
             None if nothing_sent => Scope::Own,
             _ => Scope::Nothing,
         }
+    }
+
+    /// Whether `lsn` is among the records that were sent, whose LSNs no log tells, and not above the highest that was
+    /// acknowledged: an ack that comes late, or twice, takes no other record's place.
+    fn is_said_before(&self, lsn: Lsn) -> bool {
+        self.unplaced > 0 && lsn <= self.acked && self.acked.since(lsn) <= self.unplaced
     }
 
     /// Whether an ack of `lsn` would count for something.
@@ -207,7 +213,7 @@ impl Progress {
                         self.ledger.add_range(Lsn(first), ack.lsn);
                     }
                     Scope::Own | Scope::Known | Scope::Nothing => {
-                        self.counted += u64::from(scope == Scope::Own && !self.ledger.has(ack.lsn));
+                        self.counted += u64::from(scope == Scope::Own && ack.lsn > self.acked);
                         self.ledger.add(ack.lsn);
                     }
                 }
@@ -306,6 +312,20 @@ mod tests {
         let marked = Ack::marked(Lsn(2), ACK_OK, Mark::default());
         assert_eq!(progress.on_ack(&marked, None), Verdict::Durable);
         assert!(progress.ledger.has(Lsn(1)) && progress.ledger.has(Lsn(2)) && progress.is_logship);
+    }
+
+    #[test]
+    fn an_ack_that_comes_twice_takes_no_other_records_place() {
+        let mut progress = Progress::default();
+        for lsn in (1..4).map(Lsn) {
+            progress.on_shipped(None);
+            for _ in 0..3 {
+                assert_eq!(progress.on_ack(&Ack::plain(lsn, ACK_OK), None), Verdict::Durable);
+                assert!(progress.ledger.has(lsn));
+                progress.ledger.use_up(lsn);
+            }
+        }
+        assert_eq!(progress.on_ack(&Ack::plain(Lsn(4), ACK_OK), None), Verdict::Ignored, "it was not shipped");
     }
 
     #[test]
