@@ -136,25 +136,46 @@ static int find_end(int fd, uint64_t *end)
     return got == PLAIN_ERROR ? -1 : 0;
 }
 
-/* Is there, somewhere behind the damage at rest[0], a chain of whole records that reaches the end? Then the damage is not a
- * write that a crash cut short, and cutting there would throw away records that were promised. A single thing that looks like
- * a record proves nothing: a value may hold such bytes. */
+/* How long the record at rest[0] was to be, whole or not, if its length, op and two lengths agree; else 0. */
+static size_t extent(const uint8_t *rest, size_t len)
+{
+    size_t size = len >= 11 ? record_size(rest) : 0, value_at, value_len;
+
+    if (size == 0 || (rest[8] != WAL_OP_SET && rest[8] != WAL_OP_DEL))
+        return 0;
+    value_at = 11 + ((size_t)rest[9] | (size_t)rest[10] << 8);
+    if (value_at == 11 || value_at + 2 > size)
+        return 0;
+    if (value_at + 2 > len)
+        return size; /* cut before it says more */
+    value_len = (size_t)rest[value_at] | (size_t)rest[value_at + 1] << 8;
+    return size == value_at + 2 + value_len + 8 || size == value_at + 2 + value_len ? size : 0;
+}
+
+/* Is there, somewhere behind the damage at rest[0], a whole record? Then the damage is not a write that a crash cut short,
+ * and cutting there would throw away records that were promised. Within the record that was to stand there it proves
+ * nothing: a value may hold such bytes. */
 static int records_follow(const uint8_t *rest, size_t len)
 {
-    for (size_t start = 1; start + 8 <= len; start++) {
-        size_t at = start;
+    size_t own = extent(rest, len);
 
-        while (len - at >= 8) {
-            size_t size = record_size(rest + at);
+    for (size_t start = own > 0 ? own - 8 : 1; start + 8 <= len; start++) {
+        size_t size = record_size(rest + start);
 
-            if (size == 0 || size > len - at || !is_record(rest + at, size))
-                break;
-            at += size;
-        }
-        if (at == len && at > start)
+        if (size > 0 && size <= len - start && is_record(rest + start, size))
             return 1;
     }
     return 0;
+}
+
+/* Can a file that begins with these bytes be what a crash has left of the first write to a log? Any other file is no log. */
+static int may_be_first_write(const uint8_t *rest, size_t len)
+{
+    size_t zeros = 0;
+
+    while (zeros < len && rest[zeros] == 0)
+        zeros++;
+    return len < 14 || extent(rest, len) > 0 || (zeros == len && len <= WAL_RECORD_MAX);
 }
 
 /* Keeps the torn bytes beside the log: they are of no use to the program, but somebody may want to look. */
@@ -191,6 +212,9 @@ static int cut_torn_tail(int fd, int read_fd, const char *path, uint64_t end, si
     } else if (records_follow(rest, len)) {
         fprintf(stderr, "wal_open: %s: damaged record at offset %llu, whole records follow\n", path,
                 (unsigned long long)end);
+        errno = EBADMSG;
+    } else if (end == 0 && !may_be_first_write(rest, len)) {
+        fprintf(stderr, "wal_open: %s: not a log\n", path);
         errno = EBADMSG;
     } else if (keep_torn_bytes(path, rest, len) == 0 && ftruncate(fd, (off_t)end) == 0 && fsync(fd) == 0) {
         fprintf(stderr, "wal_open: %s: cut %zu torn bytes at offset %llu\n", path, len, (unsigned long long)end);

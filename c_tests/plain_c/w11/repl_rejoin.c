@@ -175,8 +175,8 @@ static int ship_rest(struct replication_config *config, int index, int wal_fd)
             return -1;
         count++;
     }
-    /* A record of which only the beginning is there is being written, or was when the leader crashed: no part of the log yet. */
-    if (got == PLAIN_END || got == PLAIN_CUT)
+    /* A log that ends inside a record is damaged too: what follows that record's beginning would never be found. */
+    if (got == PLAIN_END)
         return count;
     if (got != PLAIN_ERROR)
         errno = EBADMSG;
