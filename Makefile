@@ -1,4 +1,4 @@
-# Every command of the project. The gate is `make test` and then `make test-all`, which .ci/run calls.
+# Every command of the project. The gate is `make test`, which .ci/run calls; `make test-all` is the long run beside it.
 #
 # CARGO_TARGET_DIR is heeded, so nothing here says `target/` itself.
 SHELL := /bin/bash

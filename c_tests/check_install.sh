@@ -57,7 +57,9 @@ install_into_destdir() {
     [ "$include" = /usr/include/logship ] || { echo "includedir is $include"; return 1; }
     # Nothing that would stand before another package's directories.
     make -s -C "$root" install DESTDIR="$work/system" PREFIX=/usr || return 1
-    [ "$(PKG_CONFIG_LIBDIR=$work/system/usr/lib/pkgconfig command pkg-config --libs logship)" = -llogship ]
+    local libs
+    libs=$(PKG_CONFIG_LIBDIR=$work/system/usr/lib/pkgconfig command pkg-config --libs logship)
+    [ "${libs% }" = -llogship ] || { echo "libs is $libs"; return 1; }
 }
 
 uninstall_leaves_nothing() {
