@@ -5,7 +5,7 @@
 //! num_keys x   [key_len:2][key][value_len:2][value]
 //! ```
 //! All integers are little-endian. These are the bytes of the lesson (w10-l05) and no others; what is known beyond them
-//! stands in a file of its own ([`stamps`]). A checkpoint without one was written by a lesson's code and loads too,
+//! stands in a file of its own (`stamps`). A checkpoint without one was written by a lesson's code and loads too,
 //! with time stamp 0 everywhere. Reading is two passes in bounded memory: the first checks everything, the second
 //! applies, so a damaged file leaves the store as it was.
 //!
