@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::Storage;
-use super::file::{above_stdio, copy_range, directory_of, sync_directory_of};
+use super::file::{above_stdio, copy_range, directory_of, open_high, sync_directory_of};
 use crate::signal::shielded;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
@@ -47,10 +47,10 @@ fn create_new(path: &Path, model: Option<Model>) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create_new(true).custom_flags(libc::O_NOFOLLOW);
     let Some(Model { mode, uid, gid }) = model else {
-        return Ok(File::from(above_stdio(OwnedFd::from(options.mode(MODE).open(path)?))?));
+        return open_high(|| options.mode(MODE).open(path));
     };
     // Nobody else reads it before it is theirs.
-    let file = File::from(above_stdio(OwnedFd::from(options.mode(mode & 0o600).open(path)?))?);
+    let file = open_high(|| options.mode(mode & 0o600).open(path))?;
     let stat = fstat(&file)?;
     let is_theirs = (stat.st_uid, stat.st_gid) == (uid, gid);
     let is_given = is_theirs || fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).is_ok();

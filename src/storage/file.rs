@@ -208,6 +208,21 @@ pub fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() < 3 { fd.try_clone() } else { Ok(fd) }
 }
 
+/// Opens a file with a number above the standard three at once: what another thread prints to a descriptor that the
+/// program has closed must not get into a file that is just being made.
+pub(super) fn open_high(open: impl FnOnce() -> io::Result<File>) -> io::Result<File> {
+    let mut held = Vec::new();
+    loop {
+        // Nothing can be read from it, nor written to it.
+        let placeholder = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")?;
+        if placeholder.as_raw_fd() > 2 {
+            break;
+        }
+        held.push(placeholder);
+    }
+    Ok(File::from(above_stdio(OwnedFd::from(open()?))?))
+}
+
 /// Opens a file for reading only.
 pub fn open_read(path: &Path) -> io::Result<FileStorage<File>> {
     let file = regular(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?)?;
