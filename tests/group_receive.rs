@@ -42,7 +42,7 @@ impl FollowerLog for Log {
         self.wal.append_behind(ahead, encoded, ends)
     }
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        logship::wal::read_record(self.wal.storage(), self.wal.near(lsn), lsn)
+        logship::wal::read_record(self.wal.storage(), self.wal.tail().near(self.wal.storage(), lsn)?, lsn)
     }
     fn unapplied(&mut self) -> &mut Option<Lsn> {
         &mut self.unapplied

@@ -50,7 +50,7 @@ impl LeaderLog for Leader<'_> {
         wal::find_recent(self.0.storage, self.0.tail, len, crc, expected).ok().flatten()
     }
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        wal::read_record(self.0.storage, self.0.tail.near(lsn), lsn)
+        wal::read_record(self.0.storage, self.0.tail.near(self.0.storage, lsn)?, lsn)
     }
 }
 

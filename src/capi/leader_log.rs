@@ -143,7 +143,7 @@ impl LeaderLogByPath {
         if records == 0 {
             return Ok((0, 0));
         }
-        let from = scan::walk(&log.storage, log.tail.near(acked.next()), |at| at.lsn > acked)?;
+        let from = scan::walk(&log.storage, log.tail.near(&log.storage, acked.next())?, |at| at.lsn > acked)?;
         Ok((records, log.tail.len().saturating_sub(from.map_or(0, |at| at.offset))))
     }
 
@@ -225,7 +225,7 @@ impl LeaderLog for LeaderLogByPath {
             return Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOENT)));
         }
         let log = self.open(lsn)?;
-        wal::read_record(&log.storage, log.tail.near(lsn), lsn)
+        wal::read_record(&log.storage, log.tail.near(&log.storage, lsn)?, lsn)
     }
 
     fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {

@@ -418,8 +418,9 @@ impl FollowerLog for OpenLog<'_> {
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        let near = self.refresh()?.near(lsn);
-        wal::read_record(&file::reopen_for_reading(self.storage.0)?, near, lsn)
+        let reader = file::reopen_for_reading(self.storage.0)?;
+        let near = self.refresh()?.near(&reader, lsn)?;
+        wal::read_record(&reader, near, lsn)
     }
 
     fn unapplied(&mut self) -> &mut Option<Lsn> {

@@ -70,7 +70,7 @@ fn catch_up_through_program(member: &mut Member<'_>, source: &LogSource<'_>, fol
     let (first, last) = (state.at.lsn, source.tail.last());
     let mut summary = Summary { records: 0, bytes: 0, last, snapshot: None };
     for lsn in (first.0..=last.0).map(Lsn) {
-        let record = wal::read_record(source.storage, source.tail.near(lsn), lsn)?;
+        let record = wal::read_record(source.storage, source.tail.near(source.storage, lsn)?, lsn)?;
         let header = frame::record_header(record.len()).ok_or(Error::Internal("a record of no record's length"))?;
         let frame = [&header, record.as_slice()].concat();
         replaced::send(member.fd, &frame)?;

@@ -207,7 +207,7 @@ fn begin_then<S: Storage>(
 }
 
 fn begin_behind<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, after: Lsn, then: Then) -> Result<()> {
-    let damage = Error::Damaged { offset: source.tail.near(after).offset, after };
+    let damage = Error::Damaged { offset: source.tail.near(source.storage, after)?.offset, after };
     let (at, crc, history) = source.tail.place_behind(source.storage, after)?.ok_or(damage)?;
     let then = if at.lsn > source.tail.last() { Then::Steps } else { then };
     begin_at(member, at, (after > Lsn::ZERO).then_some((crc, history)), then)
@@ -612,7 +612,7 @@ pub fn locate<S: Storage>(source: &Source<'_, S>, lsn: Lsn) -> Result<Position> 
     if lsn <= base {
         return Err(Error::Compacted { follower: Lsn(lsn.0.saturating_sub(1)), base });
     }
-    let near = source.tail.near(lsn);
+    let near = source.tail.near(source.storage, lsn)?;
     let found = scan::walk(source.storage, near, |at| at.lsn >= lsn)?;
     found.ok_or(Error::Damaged { offset: near.offset, after: Lsn(near.lsn.0.saturating_sub(1)) })
 }

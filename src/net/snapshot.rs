@@ -47,7 +47,7 @@ pub fn send<S: Storage>(member: &mut Member<'_>, source: &Source<'_, S>, path: &
     let is_ours = tail.history_at(source.storage, lsn)? == Some(snapshot.history);
     let history = tail.history_at(source.storage, before)?.filter(|_| is_ours && lsn > tail.base());
     let history = history.ok_or(Error::Malformed("the checkpoint does not fit the log"))?;
-    let record = wal::read_record(source.storage, tail.near(lsn), lsn)?;
+    let record = wal::read_record(source.storage, tail.near(source.storage, lsn)?, lsn)?;
     member.tell(&Control::Snapshot(snapshot))?;
     let from = answer(member, Deadline::after_ms(OFFER_MS))?.0.min(snapshot.size);
     stream(member, &found, from)?;

@@ -75,7 +75,7 @@ impl FollowerLog for Log {
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        wal::read_record(&self.reader, self.wal.near(lsn), lsn)
+        wal::read_record(&self.reader, self.wal.tail().near(&self.reader, lsn)?, lsn)
     }
 
     fn unapplied(&mut self) -> &mut Option<Lsn> {

@@ -170,7 +170,7 @@ impl LeaderLog for OwnLog<'_> {
     }
 
     fn read(&mut self, lsn: Lsn) -> Result<Vec<u8>> {
-        wal::read_record(self.reader, self.wal.near(lsn), lsn)
+        wal::read_record(self.reader, self.wal.tail().near(self.reader, lsn)?, lsn)
     }
 
     fn past(&mut self, lsn: Lsn) -> Option<(u32, History)> {

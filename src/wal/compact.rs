@@ -101,16 +101,10 @@ pub fn covered_by(checkpoint_path: &Path, storage: &impl Storage, tail: &LogTail
 
 /// The last LSN behind which at least `bytes` bytes of records lie; [`Lsn::ZERO`] if the log has not so many.
 pub fn lsn_before_bytes(storage: &impl Storage, tail: &LogTail, bytes: u64) -> Result<Lsn> {
-    let first = tail.near(tail.base().next());
+    let first = tail.origin().first();
     let limit = tail.len().checked_sub(bytes).filter(|limit| *limit >= first.offset);
     let Some(limit) = limit else { return Ok(Lsn::ZERO) };
-    // Record numbers and offsets grow together, so the last noted record before the limit can be searched for.
-    let (mut low, mut high) = (first.lsn.0, tail.last().0);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if tail.near(Lsn(middle)).offset <= limit { low = middle } else { high = middle - 1 }
-    }
-    let near = tail.near(Lsn(low));
+    let near = tail.near_offset(storage, limit)?;
     // The record before which the walk goes past the limit.
     let before = Cell::new(near.lsn);
     scan::walk(storage, near, |at| {
@@ -125,8 +119,8 @@ pub fn lsn_before_bytes(storage: &impl Storage, tail: &LogTail, bytes: u64) -> R
 /// Drops the records up to `base` of the log at `path`, which `tail` knows and `storage` reads. `tail` is about the new
 /// file then, which is returned open for appending.
 pub fn drop_front<F: AsFd>(path: &Path, storage: &FileStorage<F>, tail: &mut LogTail, base: Lsn) -> Result<File> {
-    let missing = || Error::Damaged { offset: tail.near(base).offset, after: base };
-    let (from, _, history) = tail.place_behind(storage, base)?.ok_or_else(missing)?;
+    let damage = Error::Damaged { offset: tail.near(storage, base)?.offset, after: base };
+    let (from, _, history) = tail.place_behind(storage, base)?.ok_or(damage)?;
     let (end, last, through) = (tail.len(), tail.last(), tail.history());
     let file = replace(path, storage, tail, Origin { base, history }, |new| {
         file::copy_range(storage, from.offset..end, new)?;
@@ -202,7 +196,7 @@ pub fn truncate_to<F: AsFd>(
         tail.now_durable(reader);
         return Ok(None);
     }
-    let damage = Error::Damaged { offset: tail.near(lsn).offset, after: lsn };
+    let damage = Error::Damaged { offset: tail.near(reader, lsn)?.offset, after: lsn };
     let (at, ..) = tail.place_behind(reader, lsn)?.ok_or(damage)?;
     // A compaction that a crash has cut short may have left a record there that is about to be cut.
     meta::settle(path, reader, tail)?;

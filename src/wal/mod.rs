@@ -254,11 +254,6 @@ impl<S: Storage> Wal<S> {
         self.tail.is_empty()
     }
 
-    /// A place at or shortly before record `lsn`.
-    pub fn near(&self, lsn: Lsn) -> Position {
-        self.tail.near(lsn)
-    }
-
     /// What is known of the log beside its bytes.
     pub fn tail(&self) -> &LogTail {
         &self.tail
@@ -302,7 +297,7 @@ pub fn find_recent(
         return Ok(Some(expected));
     }
     let oldest = Lsn(tail.last().0.saturating_sub(WINDOW - 1).max(1));
-    let Some(from) = scan::walk(storage, tail.near(oldest), |at| at.lsn >= oldest)? else { return Ok(None) };
+    let Some(from) = scan::walk(storage, tail.near(storage, oldest)?, |at| at.lsn >= oldest)? else { return Ok(None) };
     let mut found = None;
     scan::scan(storage, from, tail.len(), |batch| {
         let mut lsn = batch.first;
@@ -352,7 +347,7 @@ fn read_head(storage: &impl Storage, tail: &LogTail, lsn: Lsn) -> Result<Option<
     if lsn <= tail.base() || lsn > tail.last() {
         return Ok(None);
     }
-    let Some(at) = scan::walk(storage, tail.near(lsn), |at| at.lsn >= lsn)? else { return Ok(None) };
+    let Some(at) = scan::walk(storage, tail.near(storage, lsn)?, |at| at.lsn >= lsn)? else { return Ok(None) };
     let mut head = [0; 8];
     let count = storage.read_at(&mut head, at.offset)?;
     let head = &head[..count];

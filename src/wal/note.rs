@@ -2,11 +2,12 @@
 //! on behind that.
 //!
 //! ```text
-//! "LSD\1" [crc32:4]                     over every byte after these eight
+//! "LSD\2" [crc32:4]                     over every byte after these eight
 //! [durable:8] [last:8]                  bytes that an fsync has covered, LSN of the last record in them
 //! [writing_to:8]                        0; else a write of several records began there, and ends before this byte
 //! [first_head:8]                        the first eight bytes of the first record
 //! [last_at:8] [last_head:8]             where the last record begins, and its first eight bytes
+//! [history:8] [newest:8]                what the log has been through up to it; no record has a greater time stamp
 //! ```
 //! All integers are little-endian. It is an extended attribute of the log's own inode, so it costs no fsync, goes where
 //! the file goes and ends with it. It is written after an fsync, and before a write that a crash could leave with a
@@ -20,10 +21,10 @@ use super::origin;
 use super::scan::End;
 use crate::error::Result;
 use crate::storage::Storage;
-use crate::types::Lsn;
+use crate::types::{History, Lsn, Timestamp};
 
-const MAGIC: &[u8; 4] = b"LSD\x01";
-const LEN: usize = 56;
+const MAGIC: &[u8; 4] = b"LSD\x02";
+const LEN: usize = 72;
 
 /// What a log's file says of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub struct Note {
     pub last_at: u64,
     /// The first 8 bytes of the last record.
     pub last_head: [u8; 8],
+    /// What the log has been through up to the last record.
+    pub history: History,
+    /// No record up to there has a greater time stamp.
+    pub newest: Timestamp,
 }
 
 impl Note {
@@ -53,6 +58,9 @@ impl Note {
         content.extend_from_slice(&self.first_head);
         content.extend_from_slice(&self.last_at.to_le_bytes());
         content.extend_from_slice(&self.last_head);
+        for number in [self.history.0, self.newest.0] {
+            content.extend_from_slice(&number.to_le_bytes());
+        }
         [&MAGIC[..], &crc32(&content).to_le_bytes(), &content].concat()
     }
 
@@ -64,10 +72,19 @@ impl Note {
             return None;
         }
         let (fields, _) = content.as_chunks::<8>();
-        let &[durable, last, writing_to, first_head, last_at, last_head] = fields.first_chunk::<6>()?;
+        let &[durable, last, writing_to, first_head, last_at, last_head, history, newest] =
+            fields.first_chunk::<8>()?;
         let number = u64::from_le_bytes;
-        let (durable, last, writing_to) = (number(durable), Lsn(number(last)), number(writing_to));
-        Some(Note { durable, last, writing_to, first_head, last_at: number(last_at), last_head })
+        Some(Note {
+            durable: number(durable),
+            last: Lsn(number(last)),
+            writing_to: number(writing_to),
+            first_head,
+            last_at: number(last_at),
+            last_head,
+            history: History(number(history)),
+            newest: Timestamp(number(newest)),
+        })
     }
 
     /// The note of a log, if it has one that is about the records that a scan found there up to `end`.
@@ -90,6 +107,12 @@ impl Note {
             }
         }
         Ok(true)
+    }
+
+    /// Whether two notes know the same log durable.
+    pub(super) fn is_same_log(&self, other: &Note) -> bool {
+        let Note { writing_to, newest, .. } = *self;
+        *self == Note { writing_to, newest, ..*other }
     }
 
     /// How many bytes of a log of `len` bytes are durable by the note. A write of several records that the log has
@@ -119,6 +142,8 @@ mod tests {
             first_head: [1; 8],
             last_at: 77,
             last_head: *b"headhead",
+            history: History(1 << 50),
+            newest: Timestamp(1 << 60),
         };
         let bytes = note.encode();
         assert_eq!(bytes.len(), LEN);

@@ -6,7 +6,7 @@
 
 use super::checkpoint::Covered;
 use super::index::SparseIndex;
-use super::index_file;
+use super::index_file::{self, Loaded};
 use super::meta;
 use super::note::Note;
 use super::origin::{self, Origin};
@@ -164,13 +164,7 @@ impl LogTail {
         if offset < first.offset || offset > self.len {
             return Ok(None);
         }
-        // Record numbers and offsets grow together, so the last noted record at or before the offset can be searched.
-        let (mut low, mut high) = (first.lsn.0, self.last.0);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if self.near(Lsn(middle)).offset <= offset { low = middle } else { high = middle - 1 }
-        }
-        let at = scan::walk(storage, self.near(Lsn(low)), |at| at.offset >= offset)?;
+        let at = scan::walk(storage, self.near_offset(storage, offset)?, |at| at.offset >= offset)?;
         let Some(at) = at.filter(|at| at.offset == offset) else { return Ok(None) };
         let lsn = Lsn(at.lsn.0.saturating_sub(1));
         Ok(self.history_at(storage, lsn)?.map(|history| Covered { offset, lsn, history }))
@@ -183,15 +177,24 @@ impl LogTail {
     }
 
     /// A place at or shortly before record `lsn`, to walk from.
-    #[must_use]
-    pub fn near(&self, lsn: Lsn) -> Position {
+    pub fn near(&self, storage: &impl Storage, lsn: Lsn) -> Result<Position> {
         if lsn > self.last {
-            return self.next();
+            return Ok(self.next());
         }
-        match self.index.floor(lsn) {
-            Some((lsn, mark)) => Position { offset: mark.offset, lsn },
-            None => self.origin.first(),
+        Ok(self.index.floor(storage, lsn)?.map_or(self.origin.first(), |(at, _)| at))
+    }
+
+    /// A place at or shortly before byte `offset`, at or behind which the log's first record begins.
+    pub fn near_offset(&self, storage: &impl Storage, offset: u64) -> Result<Position> {
+        let mut best = self.origin.first();
+        // Record numbers and offsets grow together, so the last noted record at or before the offset can be searched.
+        let (mut low, mut high) = (best.lsn.0, self.last.0);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let near = self.near(storage, Lsn(middle))?;
+            if near.offset <= offset { (low, best) = (middle, near) } else { high = middle - 1 }
         }
+        Ok(best)
     }
 
     /// Where the record behind `lsn` begins or would, the CRC of `lsn` (0 if that record is gone) and the history up to
@@ -207,10 +210,7 @@ impl LogTail {
         if lsn > self.last || lsn < self.base() {
             return Ok(None);
         }
-        let (from, mut history) = match self.index.floor(lsn) {
-            Some((lsn, mark)) => (Position { offset: mark.offset, lsn }, mark.before),
-            None => (first, self.origin.history),
-        };
+        let (from, mut history) = self.index.floor(storage, lsn)?.unwrap_or((first, self.origin.history));
         let mut crc = [0; 4];
         let walked = scan::walk_heads(
             storage,
@@ -259,14 +259,40 @@ impl LogTail {
 
     fn read_anew(&mut self, storage: &impl Storage, len: u64) -> Result<End> {
         self.begin(origin::of(storage)?);
-        index_file::load(self, storage, len)?;
-        let end = self.read_from_here(storage, len)?;
+        let end = match self.read_behind_index(storage, len)? {
+            Some(end) => end,
+            None => self.read_from_here(storage, len)?,
+        };
         if let Err(error) = meta::check(storage, self) {
             self.reset();
             return Err(error);
         }
         self.save_index(storage);
         Ok(end)
+    }
+
+    /// Reads what the index file does not cover. `None`, and nothing is known: there is no index file, it is not about
+    /// this log, does not lead to what the note knows, or something behind the last whole record has to be judged.
+    fn read_behind_index(&mut self, storage: &impl Storage, len: u64) -> Result<Option<End>> {
+        let loaded = index_file::load(self, storage, len)?;
+        let note = storage.note().and_then(|bytes| Note::decode(&bytes));
+        if let (Loaded::Claims, Some(note)) = (loaded, note)
+            && (self.len..=len).contains(&note.durable)
+        {
+            let end = self.read_from_here(storage, note.durable)?;
+            if !end.damaged && note.is_same_log(&self.as_noted()) {
+                clock::observe(note.newest);
+                let end = self.read_from_here(storage, len)?;
+                if !end.damaged {
+                    return Ok(Some(end));
+                }
+            }
+        }
+        if loaded != Loaded::Nothing {
+            crate::log_info!("the log's index file does not fit the log: the whole log is read");
+        }
+        self.begin(self.origin);
+        Ok(None)
     }
 
     /// Makes this the state of a log that begins at `origin`. It may not have its name yet, so no meta file is heeded
@@ -309,7 +335,7 @@ impl LogTail {
     /// As [`now_durable`](LogTail::now_durable), of a log that has this note: looking at it changes nothing.
     pub(super) fn open_durable(&mut self, storage: &impl Storage, note: Option<Note>) {
         self.durable = self.len;
-        if note != Some(self.as_noted()) {
+        if note.is_none_or(|note| note.writing_to > 0 || !note.is_same_log(&self.as_noted())) {
             self.note(storage, 0);
         }
     }
@@ -332,7 +358,8 @@ impl LogTail {
     #[must_use]
     pub fn as_noted(&self) -> Note {
         let LogTail { len, last, last_at, heads: [first_head, last_head], .. } = *self;
-        Note { durable: len, last, writing_to: 0, first_head, last_at, last_head }
+        let newest = clock::newest();
+        Note { durable: len, last, writing_to: 0, first_head, last_at, last_head, history: self.history, newest }
     }
 
     /// Puts `encoded`, whole records, behind the log's end and `ahead` bytes that earlier calls put there, and has the

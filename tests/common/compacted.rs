@@ -89,7 +89,8 @@ pub(crate) fn is_whole(path: &Path, log: &Log, base: usize, what: &str) {
         assert_eq!(tail.history_at(&storage, Lsn(lsn as u64)).unwrap(), expected, "{what}: history at {lsn}");
     }
     for lsn in base + 1..=last {
-        let record = wal::read_record(&storage, wal.near(Lsn(lsn as u64)), Lsn(lsn as u64)).unwrap();
+        let record =
+            wal::read_record(&storage, wal.tail().near(&storage, Lsn(lsn as u64)).unwrap(), Lsn(lsn as u64)).unwrap();
         assert_eq!(record, log.bytes[log.end_of(lsn - 1)..log.end_of(lsn)], "{what}: record {lsn}");
     }
     drop(wal);
