@@ -116,7 +116,12 @@ fn install(
 fn a_crash_at_any_step_of_a_snapshots_installation_leaves_the_old_state_or_the_new_one() {
     quiet();
     let log = log_of(9);
-    let other = Log::new((1..=12).map(|lsn| Write { timestamp: lsn as u64 + 1, ..write(lsn) }).collect());
+    // Its values differ too: a checkpoint with the snapshot's content would become the snapshot by its new stamps.
+    let unlike = |lsn: usize| {
+        let Write { key, value, .. } = write(lsn);
+        Write { key, value: value.map(|value| vec![b'x'; value.len()]), timestamp: lsn as u64 + 1, legacy: false }
+    };
+    let other = Log::new((1..=12).map(unlike).collect());
     // Behind the leader, or diverged and longer than the snapshot; compacted before, or not.
     for (old, base) in [(log_of(4), 0), (log_of(4), 2), (other.clone(), 0), (other, 7)] {
         let what = format!("a follower at {} with base {base}", old.writes.len());
