@@ -81,7 +81,7 @@ impl Storage for Counting {
     fn modified(&self) -> io::Result<u64> {
         self.file.modified()
     }
-    fn note(&self) -> Option<Vec<u8>> {
+    fn note(&self) -> io::Result<Option<Vec<u8>>> {
         self.file.note()
     }
 }

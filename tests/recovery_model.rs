@@ -45,7 +45,7 @@ impl Moment {
 fn moments(log: &Log) -> Vec<Moment> {
     let directory = temp_dir();
     let path = directory.path().join("wal");
-    let look = || Moment { files: content(directory.path()), note: file::open_read(&path).unwrap().note() };
+    let look = || Moment { files: content(directory.path()), note: file::open_read(&path).unwrap().note().unwrap() };
     let append = |wal: &mut Wal, range: std::ops::Range<usize>| {
         let records: Vec<_> = log.writes[range].iter().map(common::Write::record).collect();
         wal.append_batch(&records).unwrap();

@@ -480,7 +480,7 @@ fn noted() -> (TempDir, std::path::PathBuf, bool) {
     for number in 1..=5 {
         wal.append(&Record::set(b"key", b"value", Timestamp(number))).unwrap();
     }
-    let has_note = wal.storage().note().is_some();
+    let has_note = wal.storage().note().unwrap().is_some();
     (directory, path, has_note)
 }
 

@@ -330,16 +330,15 @@ impl<'fd> OpenLog<'fd> {
 
     /// Puts another file, which the state is about now, under this writer's descriptor, and those of other writers.
     fn switch_to(&mut self, file: File) -> Result<()> {
-        let (new, old) = (FileStorage(&file).id()?, self.entry.key(|key| key.id));
+        let old = self.entry.key(|key| key.id);
+        // Of the old file nothing is taken any more, whatever fails from here on.
+        let new = FileStorage(&file).id().inspect_err(|_| self.entry.value().latched = true)?;
         let file = OwnedFd::from(file);
-        socket::replace_fd(&file, self.storage.0.as_raw_fd())?;
         self.entry.value().latched = false;
         self.entry.key(|key| key.id = new);
         let known = copy_of(&self.entry.value().tail, Lsn::ZERO);
-        for fd in tell_others(old, new, &known, |_, state| state.latched = false) {
-            socket::replace_fd(&file, fd)?;
-        }
-        Ok(())
+        let others = tell_others(old, new, &known, |_, state| state.latched = false);
+        replace_all(&file, others.into_iter().chain([self.storage.0.as_raw_fd()]))
     }
 
     /// Marks the log as a follower's: no leader catches anyone up from it.
@@ -472,17 +471,27 @@ pub(super) fn compact(path: &Path, checkpoint: &Path, keep: &Retention, slowest:
         *latched |= !file::is_named(path, id);
     })?;
     let file = OwnedFd::from(file);
-    let (new, known) = (FileStorage(&file).id()?, copy_of(tail, Lsn::ZERO));
+    // Of the old file nothing is taken any more, whatever fails from here on.
+    let new = FileStorage(&file).id().inspect_err(|_| *latched = true)?;
+    let known = copy_of(tail, Lsn::ZERO);
     let own = entry.key(|key| {
         key.id = new;
         key.fd.filter(|fd| is_file(*fd, id))
     });
     drop(entry);
     let others = tell_others(id, new, &known, |_, state| state.latched = false);
-    for fd in others.into_iter().chain(own) {
-        socket::replace_fd(&file, fd)?;
-    }
+    replace_all(&file, others.into_iter().chain(own))?;
     Ok(plan)
+}
+
+/// Makes descriptors lead to `file`, all that can be made to: another one leads to a file without a name, which takes
+/// nothing.
+fn replace_all(file: &OwnedFd, fds: impl Iterator<Item = RawFd>) -> Result<()> {
+    let mut all = Ok(());
+    for fd in fds {
+        all = all.and(socket::replace_fd(file, fd));
+    }
+    all
 }
 
 /// Whether a descriptor leads to this file. The program may have closed it by itself, and opened something else.

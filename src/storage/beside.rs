@@ -51,14 +51,16 @@ fn create_new(path: &Path, model: Option<Model>) -> io::Result<File> {
     };
     // Nobody else reads it before it is theirs.
     let file = open_high(|| options.mode(mode & 0o600).open(path))?;
-    let stat = fstat(&file)?;
-    let is_theirs = (stat.st_uid, stat.st_gid) == (uid, gid);
-    let is_given = is_theirs || fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).is_ok();
-    let has_group = is_given || stat.st_gid == gid || fchown(&file, None, Some(Gid::from_raw(gid))).is_ok();
-    // The group's rights are no other group's.
-    let mode = if has_group { mode } else { mode & 0o707 };
-    file.set_permissions(Permissions::from_mode(mode))?;
-    Ok(file)
+    let given = (|| -> io::Result<()> {
+        let stat = fstat(&file)?;
+        let is_theirs = (stat.st_uid, stat.st_gid) == (uid, gid);
+        let is_given = is_theirs || fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).is_ok();
+        let has_group = is_given || stat.st_gid == gid || fchown(&file, None, Some(Gid::from_raw(gid))).is_ok();
+        // The group's rights are no other group's.
+        let mode = if has_group { mode } else { mode & 0o707 };
+        file.set_permissions(Permissions::from_mode(mode))
+    })();
+    given.inspect_err(|_| discard(path)).map(|()| file)
 }
 
 /// The number behind `prefix` in `name`, if the name is exactly that.
@@ -210,8 +212,16 @@ impl Drop for Temporary {
 /// Removes `<path>.tmp-N` that no living process is writing. They do no harm but take room, so that they can't be found
 /// or removed is no failure.
 pub fn remove_left(path: &Path) {
-    let left = all_beside(path, |behind| number_behind(behind, ".tmp-").is_some()).unwrap_or_default();
-    for name in left {
+    remove_left_of(path, str::is_empty);
+}
+
+/// The same for all files whose names are `path`'s and behind it something that `is_ours` knows.
+pub fn remove_left_of(path: &Path, is_ours: impl Fn(&str) -> bool) {
+    let is_left = |behind: &str| {
+        let at = behind.rfind(".tmp-").unwrap_or(behind.len());
+        is_ours(&behind[..at]) && number_behind(&behind[at..], ".tmp-").is_some()
+    };
+    for name in all_beside(path, is_left).unwrap_or_default() {
         let Ok(Some(file)) = open_own(&name) else { continue };
         if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             discard(&name);

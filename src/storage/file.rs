@@ -7,7 +7,7 @@
 
 pub use super::beside::{
     Model, Temporary, all_beside, beside, create_beside, cut_own, discard, model_of, open_own, open_own_append,
-    read_own, remove_left, replace, save_tail,
+    read_own, remove_left, remove_left_of, replace, save_tail,
 };
 use super::{AppendError, Storage, sys};
 use crate::signal::shielded;
@@ -151,7 +151,7 @@ impl<F: AsFd> Storage for FileStorage<F> {
         sys::settle(&self.0);
     }
 
-    fn note(&self) -> Option<Vec<u8>> {
+    fn note(&self) -> io::Result<Option<Vec<u8>>> {
         sys::note(&self.0)
     }
 

@@ -83,8 +83,8 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    fn note(&self) -> Option<Vec<u8>> {
-        self.note.borrow().clone()
+    fn note(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.note.borrow().clone())
     }
 
     fn set_note(&self, note: &[u8]) {

@@ -62,8 +62,8 @@ pub trait Storage {
     fn settle(&self) {}
 
     /// The few bytes that the log's file carries about itself, beside its content; `None` if it has none, or can't.
-    fn note(&self) -> Option<Vec<u8>> {
-        None
+    fn note(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
     }
     /// Replaces them, whole or not at all; they become durable with the next sync. They are a help, so that they can't
     /// be written is no failure.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "sync_file_range(2) and extended attributes on a borrowed descriptor")]
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The attribute that holds a log's note.
@@ -11,14 +12,22 @@ const NO_NOTE: &CStr = c"user.logship.none";
 /// More bytes than any note has.
 const NOTE_MAX: usize = 256;
 
-/// fgetxattr(2): a file's note. `None`: it has none, or its file system keeps no attributes.
-pub(super) fn note(fd: impl AsFd) -> Option<Vec<u8>> {
+/// fgetxattr(2): a file's note. `None`: it has none, or its file system keeps no attributes. A note that is there and
+/// can't be read is an error: what was durable would be taken for a torn write without it.
+pub(super) fn note(fd: impl AsFd) -> io::Result<Option<Vec<u8>>> {
     let mut note = vec![0; NOTE_MAX];
     let into = note.as_mut_ptr().cast();
     // SAFETY: a borrowed, hence open, descriptor, a C string, and a buffer of the length that is said.
     let len = unsafe { libc::fgetxattr(fd.as_fd().as_raw_fd(), NOTE.as_ptr(), into, NOTE_MAX) };
-    note.truncate(usize::try_from(len).ok()?);
-    Some(note)
+    if let Ok(len) = usize::try_from(len) {
+        note.truncate(len);
+        return Ok(Some(note));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENODATA | libc::EOPNOTSUPP | libc::ENOSYS | libc::ERANGE | libc::EPERM) => Ok(None),
+        _ => Err(error),
+    }
 }
 
 /// fsetxattr(2): replaces a file's note, if its file system keeps any.

@@ -201,14 +201,23 @@ pub fn truncate_to<F: AsFd>(
     // A compaction that a crash has cut short may have left a record there that is about to be cut.
     meta::settle(path, reader, tail)?;
     let kept = file::save_tail(path, "cut", reader, at.offset)?;
-    // From here on no more is known durable than what stays.
-    reader.set_note(&Note::default().encode());
+    forget_durable(reader).inspect_err(|_| file::discard(&kept))?;
     writer.truncate(at.offset)?;
     writer.sync()?;
     tail.reset();
     tail.refresh(reader)?;
     tail.now_durable(reader);
     Ok(Some(kept))
+}
+
+/// From here on nothing is known durable: a log that is cut on purpose must not be refused for being shorter.
+fn forget_durable(storage: &impl Storage) -> Result<()> {
+    let nothing = Note::default().encode();
+    storage.set_note(&nothing);
+    if storage.note()?.is_some_and(|there| there != nothing) {
+        return Err(Error::Io(std::io::Error::from_raw_os_error(libc::EIO)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -151,13 +151,17 @@ impl Wal {
 
     /// Goes on in the file that has taken the place of `old`.
     fn take_over(&mut self, file: Result<File>, old: &FileStorage<File>) -> Result<()> {
-        // If it failed half-way: the file that is open here is not the log any more, and must take nothing.
-        self.latched |= !file::is_named(&self.path, old.id()?);
-        let file = file?;
-        lock(&file)?;
-        self.storage = FileStorage(file);
-        self.latched = false;
-        Ok(())
+        match file.and_then(|file| lock(&file).map(|()| file)) {
+            Ok(file) => {
+                (self.storage, self.latched) = (FileStorage(file), false);
+                Ok(())
+            }
+            Err(error) => {
+                // If it failed half-way the file that is open here is not the log any more, and must take nothing.
+                self.latched |= !old.id().is_ok_and(|id| file::is_named(&self.path, id));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -89,7 +89,7 @@ impl Note {
 
     /// The note of a log, if it has one that is about the records that a scan found there up to `end`.
     pub fn of(storage: &impl Storage, end: &End) -> Result<Option<Note>> {
-        let Some(note) = storage.note().and_then(|bytes| Note::decode(&bytes)) else { return Ok(None) };
+        let Some(note) = storage.note()?.and_then(|bytes| Note::decode(&bytes)) else { return Ok(None) };
         Ok(note.is_about(storage, end)?.then_some(note))
     }
 

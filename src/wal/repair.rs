@@ -4,7 +4,7 @@ use super::judge::{self, Reason, Verdict};
 use super::note::Note;
 use super::scan::End;
 use super::tail::LogTail;
-use super::{CHECKPOINT_SUFFIX, index_file, meta};
+use super::{CHECKPOINT_SUFFIX, index_file, meta, stamps};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::storage::file;
@@ -104,4 +104,5 @@ fn remove_temporaries(path: &Path) {
     for suffix in ["", meta::SUFFIX, index_file::SUFFIX, CHECKPOINT_SUFFIX] {
         file::remove_left(&file::beside(path, suffix));
     }
+    stamps::remove_left(&file::beside(path, CHECKPOINT_SUFFIX));
 }

@@ -107,8 +107,14 @@ pub(super) fn copy(storage: &impl Storage, at: u64, whole: &Whole, path: &Path) 
     })
 }
 
-/// Removes those that belong to checkpoints which had the name `path` before.
+/// Removes what killed processes have left of those that were to belong to the checkpoint `path`.
+pub(super) fn remove_left(path: &Path) {
+    file::remove_left_of(path, |behind| len_in_name(behind).is_some());
+}
+
+/// Removes those that belong to checkpoints which had the name `path` before, and what is left of such.
 pub(super) fn discard_others(path: &Path, content: &Content) {
+    remove_left(path);
     let kept = name(path, content);
     // They take room and are passed over.
     let all = file::all_beside(path, |behind| len_in_name(behind).is_some()).unwrap_or_default();

@@ -275,7 +275,7 @@ impl LogTail {
     /// this log, does not lead to what the note knows, or something behind the last whole record has to be judged.
     fn read_behind_index(&mut self, storage: &impl Storage, len: u64) -> Result<Option<End>> {
         let loaded = index_file::load(self, storage, len)?;
-        let note = storage.note().and_then(|bytes| Note::decode(&bytes));
+        let note = storage.note()?.and_then(|bytes| Note::decode(&bytes));
         if let (Loaded::Claims, Some(note)) = (loaded, note)
             && (self.len..=len).contains(&note.durable)
         {
@@ -421,7 +421,14 @@ impl LogTail {
         let end = self.len + encoded.len() as u64;
         let noted_to = (ends.len() > 1 || encoded.len() > PAGE).then_some(end);
         let rest = encoded.get(ahead..).unwrap_or_default();
-        self.write(storage, ahead, rest, noted_to).map_err(Failure::Write)?;
+        if let Err(error) = self.write(storage, ahead, rest, noted_to) {
+            // What was written ahead would be taken for somebody else's records.
+            roll_back(storage, self.len, ahead as u64);
+            if ahead > 0 {
+                self.note(storage, 0);
+            }
+            return Err(Failure::Write(error));
+        }
         if let Err(error) = storage.sync() {
             roll_back(storage, self.len, encoded.len() as u64);
             self.note(storage, 0);
